@@ -1,0 +1,20 @@
+"""The errors that users see: one line that names the input, the problem and the remedy."""
+
+
+class EcaZooError(Exception):
+    """Base of every error that the package raises on purpose; its text is a single line for the user.
+
+    ``exit_code`` is what the command line returns for it.
+    """
+
+    exit_code = 1
+
+
+class InputError(EcaZooError, ValueError):
+    """Wrong usage or input: an argument, a file or a data set that cannot be used as it is (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunError(EcaZooError, RuntimeError):
+    """A run that was asked for correctly and failed on the way (exit code 1)."""

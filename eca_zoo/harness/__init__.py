@@ -1,0 +1,1 @@
+"""Measuring: accuracy, throughput, complexity and the results table."""

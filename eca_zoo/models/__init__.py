@@ -1,0 +1,1 @@
+"""The networks of ECA-Net and their ECA layer."""

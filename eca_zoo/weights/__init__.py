@@ -1,0 +1,1 @@
+"""Checkpoints: the manifest, fetching and verifying, converting, publishing."""

@@ -1,0 +1,28 @@
+"""Where fetched and converted checkpoints live: ``ECA_ZOO_HOME``."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def eca_zoo_home() -> Path:
+    """Absolute path of the folder for checkpoints and the local manifest; it need not exist.
+
+    ``ECA_ZOO_HOME`` where it is set, else ``eca_zoo`` under the user's cache directory (``XDG_CACHE_HOME`` or
+    ``~/.cache``; ``~/Library/Caches`` on macOS; ``LOCALAPPDATA`` on Windows).
+    """
+    chosen = os.environ.get('ECA_ZOO_HOME')
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == 'win32':
+        cache = os.environ.get('LOCALAPPDATA') or str(Path.home() / 'AppData' / 'Local')
+    elif sys.platform == 'darwin':
+        cache = str(Path.home() / 'Library' / 'Caches')
+    else:
+        cache = os.environ.get('XDG_CACHE_HOME') or str(Path.home() / '.cache')
+    return Path(cache) / 'eca_zoo'
+
+
+def local_manifest_path() -> Path:
+    """Path of the manifest that lists what was fetched or converted on this machine; it need not exist."""
+    return eca_zoo_home() / 'weights_manifest.yaml'

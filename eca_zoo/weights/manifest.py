@@ -1,0 +1,315 @@
+"""The typed, validated reader of ``weights_manifest.yaml``: what each checkpoint is, where it is, and its hash."""
+
+import functools
+import logging
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import msgspec
+import yaml
+
+from eca_zoo.errors import InputError
+from eca_zoo.resources import data_path
+from eca_zoo.weights.home import local_manifest_path
+
+_logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r'[a-z0-9_]+\.[A-Za-z0-9_\-]+')
+_SHA256 = re.compile(r'[0-9a-f]{64}')
+_COMMIT = re.compile(r'[0-9a-f]{40}')
+_REPO = re.compile(r'[\w.\-]+/[\w.\-]+')
+_URL = re.compile(r'(https?|file)://\S+')
+VERSION = 1
+
+
+class ManifestError(InputError):
+    """A manifest that cannot be trusted as it is: names the file, the key and the reason."""
+
+
+def _check_relative(path: str, key: str) -> None:
+    """Refuse a path that leaves the folder it is relative to."""
+    posix, windows = PurePosixPath(path), PureWindowsPath(path)
+    if not path or posix.is_absolute() or windows.drive or windows.root or '..' in posix.parts + windows.parts:
+        raise ValueError(f'{key} must be a relative path that stays in its folder, not {path!r}')
+
+
+class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """Base of the records: an unknown key is an error, a record never changes."""
+
+
+class Transform(_Strict):
+    """The evaluation transform; ``input_size`` is (channels, height, width) in pixels, mean and std are for [0, 1]."""
+
+    input_size: tuple[int, int, int]
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if min(self.input_size) < 1:
+            raise ValueError(f'input_size must be positive, not {list(self.input_size)}')
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f'crop_pct must be above 0 and at most 1, not {self.crop_pct}')
+        if self.interpolation not in ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming'):
+            raise ValueError(f'interpolation {self.interpolation!r} is unknown')
+
+
+class Reported(_Strict):
+    """What the authors reported: accuracies in percent, ``params_m`` and ``gflops`` in the units of their table."""
+
+    top1: float
+    top5: float
+    source: str
+    params_m: float | None = None
+    gflops: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in ('top1', 'top5'):
+            if not 0 <= getattr(self, key) <= 100:
+                raise ValueError(f'{key} is a percentage, not {getattr(self, key)}')
+
+
+class Original(_Strict):
+    """The authors' file; ``size`` (bytes) and ``sha256`` are absent as long as nobody has recorded them."""
+
+    file: str
+    google_drive_id: str | None = None
+    baidu_share: str | None = None
+    baidu_code: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_relative(self.file, 'file')
+        _check_hash(self.sha256)
+
+    @property
+    def url(self) -> str | None:
+        """The authors' link."""
+        return f'https://drive.google.com/file/d/{self.google_drive_id}' if self.google_drive_id else None
+
+
+class HubSource(_Strict):
+    """A file in a Hugging Face Hub repository, pinned to a commit."""
+
+    repo: str
+    revision: str
+    file: str = 'model.safetensors'
+
+    def __post_init__(self) -> None:
+        if not _REPO.fullmatch(self.repo):
+            raise ValueError(f'repo must be ORG/NAME, not {self.repo!r}')
+        if not _COMMIT.fullmatch(self.revision):
+            raise ValueError(f'revision must be a full commit hash (40 hexadecimal digits), not {self.revision!r}')
+        _check_relative(self.file, 'file')
+
+
+class Source(_Strict):
+    """One place to get a checkpoint from: exactly one of the four keys.
+
+    ``package``: a path under the package's data folder. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
+    http or file URL. ``hub``: a file on the Hugging Face Hub.
+    """
+
+    package: str | None = None
+    file: str | None = None
+    url: str | None = None
+    hub: HubSource | None = None
+
+    def __post_init__(self) -> None:
+        given = [key for key in ('package', 'file', 'url', 'hub') if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f'a source has exactly one of package, file, url, hub; found {given or "none"}')
+        for key in ('package', 'file'):
+            if getattr(self, key) is not None:
+                _check_relative(getattr(self, key), key)
+        if self.url is not None and not _URL.fullmatch(self.url):
+            raise ValueError(f'url must start with https://, http:// or file://, not {self.url!r}')
+
+    def __str__(self) -> str:
+        if self.hub is not None:
+            return f'hub:{self.hub.repo}@{self.hub.revision[:12]}/{self.hub.file}'
+        return self.url or f'{"package" if self.package else "file"}:{self.package or self.file}'
+
+
+class Checkpoint(_Strict):
+    """The converted safetensors file: ``size`` in bytes, ``sha256`` of its bytes, where it can be had."""
+
+    size: int
+    sha256: str
+    sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        _check_hash(self.sha256)
+        if self.size < 1:
+            raise ValueError(f'size must be positive, not {self.size}')
+        if not self.sources:
+            raise ValueError('sources must list at least one place')
+
+
+class Entry(_Strict):
+    """One checkpoint under its timm name ``architecture.tag``."""
+
+    num_classes: int
+    dataset: str
+    transform: Transform
+    license: str
+    kernel_sizes: tuple[int, ...] | None = None
+    description: str | None = None
+    paper: str | None = None
+    notes: str | None = None
+    reported: Reported | None = None
+    original: Original | None = None
+    checkpoint: Checkpoint | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f'num_classes must be positive, not {self.num_classes}')
+        for size in self.kernel_sizes or ():
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f'kernel_sizes must be odd and positive, not {list(self.kernel_sizes or ())}')
+
+
+class Manifest(_Strict):
+    """All entries by name."""
+
+    models: dict[str, Entry]
+    version: int = VERSION
+
+    def tags(self, architecture: str) -> list[str]:
+        """The names ``architecture.tag`` of one architecture, in the manifest's order."""
+        return [name for name in self.models if name.split('.', 1)[0] == architecture]
+
+
+def _check_hash(sha256: str | None) -> None:
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise ValueError(f'sha256 must be 64 lower-case hexadecimal digits, not {sha256!r} ({len(sha256)} characters)')
+
+
+class _UniqueKeyLoader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader, except that a repeated key is an error and not the last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'key {key_node.value!r} occurs twice', node.start_mark
+                )
+            seen.add(str(key_node.value))
+        return super().construct_mapping(node, deep)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """The key (dotted, may be empty) and the reason in a msgspec error."""
+    text, _, where = str(error).partition(' - at `')
+    key = where.rstrip('`').removeprefix('$').removeprefix('.')
+    unknown = re.search(r'unknown field `([^`]*)`', text)
+    if unknown:
+        key, text = '.'.join(filter(None, [key, unknown.group(1)])), 'unknown key'
+    return key, text
+
+
+def parse_manifest(text: str, path: str | Path) -> Manifest:
+    """Check and type the manifest ``text``, which was read from ``path``.
+
+    Raises:
+        ManifestError: it is no YAML, or a key is unknown, missing, repeated, of a wrong type or out of range.
+    """
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ManifestError(f'{path}: not a readable manifest: {" ".join(str(error).split())}') from None
+    if not isinstance(raw, dict) or not isinstance(raw.get('models'), dict):
+        raise ManifestError(f'{path}: models: a manifest is a mapping with the keys version and models')
+    if raw.get('version') != VERSION:
+        raise ManifestError(f'{path}: version: expected {VERSION}, found {raw.get("version")!r}')
+    for key in raw.keys() - {'version', 'models'}:
+        raise ManifestError(f'{path}: {key}: unknown key; a manifest has version and models')
+    return Manifest(models={name: _parse_entry(name, entry, path) for name, entry in raw['models'].items()})
+
+
+def _parse_entry(name: Any, raw: Any, path: str | Path) -> Entry:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ManifestError(f'{path}: models.{name}: a name is architecture.tag, such as eca_resnet50.k3557_in1k')
+    try:
+        return msgspec.convert(raw, Entry)
+    except (msgspec.ValidationError, TypeError, OverflowError) as error:
+        key, reason = _reason(error)
+        raise ManifestError(f'{path}: {".".join(filter(None, ["models", name, key]))}: {reason}') from None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check one manifest file.
+
+    Raises:
+        ManifestError: it cannot be read, or its content is refused; the text names file, key and reason.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ManifestError(f'{path}: cannot read the manifest: {error.strerror}') from None
+    return _read_cached(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_cached(path: Path, mtime_ns: int, size: int) -> Manifest:
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f'{path}: cannot read the manifest: {error}') from None
+    return parse_manifest(text, path)
+
+
+def packaged_manifest() -> Manifest:
+    """The manifest that travels with the package."""
+    return read_manifest(data_path('weights_manifest.yaml'))
+
+
+def load_manifest() -> Manifest:
+    """The packaged manifest, extended by the local one under ``ECA_ZOO_HOME``.
+
+    Where both know a hash for one name and they differ, the packaged hash wins and a warning says so.
+
+    Raises:
+        ManifestError: either file is refused.
+    """
+    packaged = packaged_manifest()
+    path = local_manifest_path()
+    if not path.exists():
+        return packaged
+    models = dict(packaged.models)
+    for name, entry in read_manifest(path).models.items():
+        models[name] = _merge(name, models[name], entry, path) if name in models else entry
+    return Manifest(models=models)
+
+
+def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
+    """``packaged`` with what ``local`` adds: hashes that the package does not know, files that are on this machine."""
+    original, checkpoint = packaged.original, packaged.checkpoint
+    if original is None or original.sha256 is None:
+        original = local.original or original
+    elif local.original is not None and local.original.sha256 not in (None, original.sha256):
+        _logger.warning(
+            '%s: %s: its hash of the original file differs from the packaged one, which is used', path, name
+        )
+    if checkpoint is None:
+        checkpoint = local.checkpoint
+    elif local.checkpoint is not None:
+        if local.checkpoint.sha256 == checkpoint.sha256:
+            sources = dict.fromkeys(local.checkpoint.sources + checkpoint.sources)
+            checkpoint = msgspec.structs.replace(checkpoint, sources=tuple(sources))
+        else:
+            _logger.warning(
+                '%s: %s: its SHA-256 %s differs from the packaged %s, which is used',
+                path, name, local.checkpoint.sha256, checkpoint.sha256,
+            )  # fmt: skip
+    return msgspec.structs.replace(packaged, original=original, checkpoint=checkpoint)
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The manifest as YAML text that ``parse_manifest`` reads back to an equal manifest."""
+    raw = {'version': manifest.version, 'models': msgspec.to_builtins(manifest.models)}
+    return yaml.safe_dump(raw, sort_keys=False, width=120)
