@@ -38,7 +38,7 @@ class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defa
     """Base of the records: an unknown key is an error, a record never changes."""
 
 
-class Transform(_Strict):
+class Transform(_Strict, frozen=True):
     """The evaluation transform; ``input_size`` is (channels, height, width) in pixels, mean and std are for [0, 1]."""
 
     input_size: tuple[int, int, int]
@@ -56,7 +56,7 @@ class Transform(_Strict):
             raise ValueError(f'interpolation {self.interpolation!r} is unknown')
 
 
-class Reported(_Strict):
+class Reported(_Strict, frozen=True):
     """What the authors reported: accuracies in percent, ``params_m`` and ``gflops`` in the units of their table."""
 
     top1: float
@@ -71,7 +71,7 @@ class Reported(_Strict):
                 raise ValueError(f'{key} is a percentage, not {getattr(self, key)}')
 
 
-class Original(_Strict):
+class Original(_Strict, frozen=True):
     """The authors' file; ``size`` (bytes) and ``sha256`` are absent as long as nobody has recorded them."""
 
     file: str
@@ -91,7 +91,7 @@ class Original(_Strict):
         return f'https://drive.google.com/file/d/{self.google_drive_id}' if self.google_drive_id else None
 
 
-class HubSource(_Strict):
+class HubSource(_Strict, frozen=True):
     """A file in a Hugging Face Hub repository, pinned to a commit."""
 
     repo: str
@@ -106,7 +106,7 @@ class HubSource(_Strict):
         _check_relative(self.file, 'file')
 
 
-class Source(_Strict):
+class Source(_Strict, frozen=True):
     """One place to get a checkpoint from: exactly one of the four keys.
 
     ``package``: a path under the package's data folder. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
@@ -134,7 +134,7 @@ class Source(_Strict):
         return self.url or f'{"package" if self.package else "file"}:{self.package or self.file}'
 
 
-class Checkpoint(_Strict):
+class Checkpoint(_Strict, frozen=True):
     """The converted safetensors file: ``size`` in bytes, ``sha256`` of its bytes, where it can be had."""
 
     size: int
@@ -149,7 +149,7 @@ class Checkpoint(_Strict):
             raise ValueError('sources must list at least one place')
 
 
-class Entry(_Strict):
+class Entry(_Strict, frozen=True):
     """One checkpoint under its timm name ``architecture.tag``."""
 
     num_classes: int
@@ -172,7 +172,7 @@ class Entry(_Strict):
                 raise ValueError(f'kernel_sizes must be odd and positive, not {list(self.kernel_sizes or ())}')
 
 
-class Manifest(_Strict):
+class Manifest(_Strict, frozen=True):
     """All entries by name."""
 
     models: dict[str, Entry]
