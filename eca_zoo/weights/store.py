@@ -1,0 +1,67 @@
+"""The checkpoints on this machine: where the file of a manifest entry may lie, and hashing of files."""
+
+import hashlib
+from pathlib import Path
+
+from eca_zoo.resources import data_path
+from eca_zoo.weights.errors import CheckpointError
+from eca_zoo.weights.home import eca_zoo_home
+from eca_zoo.weights.manifest import Checkpoint, HubSource, Source
+
+_CHUNK = 1 << 22
+
+
+def stored_name(name: str, sha256: str) -> str:
+    """Path of a checkpoint relative to ``ECA_ZOO_HOME``; it names the content, so two contents never share a file."""
+    return f'checkpoints/{name}.{sha256[:12]}.safetensors'
+
+
+def local_paths(name: str, checkpoint: Checkpoint) -> list[Path]:
+    """The existing files that should hold the checkpoint, the preferred one first; nothing is verified here.
+
+    Raises:
+        CheckpointError: a ``file`` source leads out of its folder through a symbolic link.
+    """
+    candidates = [local_path(name, source) for source in checkpoint.sources]
+    candidates.insert(0, eca_zoo_home() / stored_name(name, checkpoint.sha256))
+    return [path for path in dict.fromkeys(candidates) if path is not None and path.exists()]
+
+
+def local_path(name: str, source: Source) -> Path | None:
+    """Where ``source`` lies on this machine without any transfer, or None."""
+    if source.package is not None:
+        try:
+            return data_path(source.package)
+        except FileNotFoundError:
+            return None
+    if source.file is not None:
+        return _inside_home(name, source.file)
+    return cached_hub_path(source.hub) if source.hub is not None else None
+
+
+def _inside_home(name: str, relative: str) -> Path:
+    path = eca_zoo_home() / relative
+    if not path.resolve().is_relative_to(eca_zoo_home().resolve()):
+        raise CheckpointError(
+            f'{path}: models.{name}.checkpoint.sources.file: a symbolic link leads out of {eca_zoo_home()}; '
+            f'copy the file into it, or list it as a source with url: file://...'
+        )
+    return path
+
+
+def cached_hub_path(source: HubSource) -> Path | None:
+    """The file in the cache of ``huggingface_hub``, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file's bytes as hexadecimal digits, and their number."""
+    digest, size = hashlib.sha256(), 0
+    with path.open('rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
