@@ -1,7 +1,7 @@
 """The command ``eca-zoo``: arguments in, one call of the library, text out.
 
-Each module of this package adds its subcommands with ``add_commands(subparsers)``; a subcommand sets
-``run``, a function from the parsed arguments to the exit code. torch is imported inside ``run``, so that ``--help`` answers at once.
+Each module of this package adds its subcommands with ``add_commands(subparsers)``; a subcommand sets ``run``, a
+function from the parsed arguments to the exit code. torch is imported inside it, so that ``--help`` answers at once.
 """
 
 import argparse

@@ -1,0 +1,73 @@
+"""The ECA layer: channel attention by a k-tap filter over the channel means (Wang et al., CVPR 2020)."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def adaptive_kernel_size(channels: int) -> int:
+    """Kernel size for ``channels`` by the paper's formula, with gamma = 2 and b = 1.
+
+    t = int(|(log2 C + 1) / 2|), and k = t if t is odd, else t + 1 (arXiv:1910.03151, equation 12 and the listing).
+    The published checkpoints do not follow it: they fix one size a stage.
+
+    Raises:
+        ValueError: ``channels`` is not positive.
+    """
+    if channels < 1:
+        raise ValueError(f'channels must be positive, not {channels}')
+    t = int(abs((math.log2(channels) + 1) / 2))
+    return t if t % 2 else t + 1
+
+
+def check_kernel_size(kernel_size: int) -> int:
+    """``kernel_size`` if it is an odd, positive integer.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f'an ECA kernel size is an odd, positive integer (1, 3, 5, 7, ...), not {kernel_size!r}')
+    return kernel_size
+
+
+class EcaLayer(nn.Module):
+    """Efficient channel attention: scales each channel by sigmoid(conv1d(mean over height and width)).
+
+    Maps (N, C, H, W) to the same shape. Its one parameter is ``conv.weight``, of shape (1, 1, k).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Make a layer for ``channels`` channels.
+
+        Args:
+            channels: number of channels of the input; used by the formula alone.
+            kernel_size: taps of the filter, odd; without it the paper's formula applies.
+            device: of the parameter.
+            dtype: of the parameter.
+
+        Raises:
+            ValueError: ``kernel_size`` is even or not positive.
+        """
+        super().__init__()
+        k = adaptive_kernel_size(channels) if kernel_size is None else check_kernel_size(kernel_size)
+        self.channels = channels
+        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
+
+    def gate(self, means: torch.Tensor) -> torch.Tensor:
+        """Factors (N, C, 1, 1) in (0, 1) for the channel means (N, C)."""
+        return self.conv(means.unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x.mean((2, 3)))
+
+    def extra_repr(self) -> str:
+        return f'channels={self.channels}'
