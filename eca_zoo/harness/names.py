@@ -6,6 +6,7 @@ from pathlib import Path
 
 import timm
 
+import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError
 from eca_zoo.weights.manifest import packaged_manifest
 

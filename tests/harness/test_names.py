@@ -11,7 +11,7 @@ def test_names_keep_their_order_and_are_not_repeated():
 
 
 def test_a_pattern_is_expanded_over_the_registry_in_natural_order():
-    assert expand_model_names(['resnet1[08]?']) == ['resnet10t', 'resnet18d']
+    assert expand_model_names(['resnet1[08][a-z]']) == ['resnet10t', 'resnet18d']
 
 
 def test_a_pattern_with_a_dot_matches_tags():
@@ -25,7 +25,7 @@ def test_zoo_means_the_six_published_networks():
 
 
 def test_a_text_file_lists_names_and_patterns(tmp_path):
-    (tmp_path / 'models.txt').write_text('# baselines\nresnet50\n\nresnet1[08]?\n')
+    (tmp_path / 'models.txt').write_text('# baselines\nresnet50\n\nresnet1[08][a-z]\n')
     assert expand_model_names([str(tmp_path / 'models.txt')]) == ['resnet50', 'resnet10t', 'resnet18d']
 
 
