@@ -48,7 +48,7 @@ def test_what_timm_loads_by_schema_is_passed_on(tmp_path):
         ('zz*', "no model matches the pattern 'zz*'; timm.list_models() lists what there is"),
         (
             'local-dir:/nowhere',
-            '/nowhere: not a folder timm can load: it has no config.json; eca-zoo convert writes one',
+            '/nowhere: not a folder that timm can load: it has no config.json; eca-zoo convert writes one',
         ),
     ],
 )
