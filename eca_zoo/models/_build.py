@@ -28,7 +28,7 @@ def build_network(
     pretrained: bool,
     *,
     default_kernel_sizes: tuple[int, ...],
-    kernel_sizes: KernelSizes | list[int] | None = None,
+    kernel_sizes: Any = None,
     init_layer: Callable[[nn.Module], None] | None = None,
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
@@ -59,12 +59,13 @@ def build_network(
     trained_sizes = entry.kernel_sizes if entry else None
     if kernel_sizes is None:
         kernel_sizes = trained_sizes or default_kernel_sizes
-    sizes = kernel_sizes if isinstance(kernel_sizes, str) else tuple(kernel_sizes)
-    make = functools.partial(make_network, kernel_sizes=sizes)
+    if isinstance(kernel_sizes, list):
+        kernel_sizes = tuple(kernel_sizes)
+    make = functools.partial(make_network, kernel_sizes=kernel_sizes)
     if pretrained and entry is not None:
-        if trained_sizes is not None and sizes != trained_sizes:
+        if trained_sizes is not None and kernel_sizes != trained_sizes:
             raise InputError(
-                f'{name} was trained with kernel_sizes {trained_sizes}, not {sizes}: '
+                f'{name} was trained with kernel_sizes {trained_sizes}, not {kernel_sizes}: '
                 'leave kernel_sizes out, or build with pretrained=False'
             )
         make = functools.partial(_make_pretrained, make, init_layer, name, entry, cfg)

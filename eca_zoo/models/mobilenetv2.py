@@ -41,7 +41,7 @@ def _kernel_size(kernel_sizes: KernelSizes, channels: int) -> int | None:
     """
     if kernel_sizes == 'adaptive':
         return None
-    if isinstance(kernel_sizes, str) or len(kernel_sizes) != 2:
+    if not isinstance(kernel_sizes, tuple) or len(kernel_sizes) != 2:
         raise ValueError(
             f'kernel_sizes must be 2 odd, positive integers, for blocks of fewer than {_WIDE} output channels and for '
             f"the others, or 'adaptive'; not {kernel_sizes!r}"

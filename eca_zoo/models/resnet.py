@@ -38,7 +38,7 @@ def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) ->
     """
     if kernel_sizes == 'adaptive':
         return {width: adaptive_kernel_size(width) for width in widths}
-    if isinstance(kernel_sizes, str) or len(kernel_sizes) != len(widths):
+    if not isinstance(kernel_sizes, tuple) or len(kernel_sizes) != len(widths):
         raise ValueError(
             f"kernel_sizes must be {len(widths)} odd, positive integers, one for each stage, or 'adaptive'; "
             f'not {kernel_sizes!r}'
@@ -68,9 +68,9 @@ def _make_resnet(
     return ResNet(cast(Any, block), channels=channels, block_args={'attn_layer': attention}, **kwargs)
 
 
-def _eca_resnet(variant: str, pretrained: bool, kernel_sizes: tuple[int, ...], **kwargs: Any) -> ResNet:
-    """Build ``variant``, whose own kernel sizes are ``kernel_sizes``, with timm's keyword arguments."""
-    network = build_network(_make_resnet, variant, pretrained, default_kernel_sizes=kernel_sizes, **kwargs)
+def _eca_resnet(variant: str, pretrained: bool, default_kernel_sizes: tuple[int, ...], **kwargs: Any) -> ResNet:
+    """Build ``variant`` with the arguments of its block and timm's."""
+    network = build_network(_make_resnet, variant, pretrained, default_kernel_sizes=default_kernel_sizes, **kwargs)
     return cast(ResNet, network)
 
 
