@@ -15,7 +15,7 @@ from eca_zoo.weights.home import local_manifest_path
 
 _logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r'[a-z0-9_]+\.[A-Za-z0-9_\-]+')
+NAME = re.compile(r'[a-z0-9_]+\.[A-Za-z0-9_\-]+')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 _COMMIT = re.compile(r'[0-9a-f]{40}')
 _REPO = re.compile(r'[\w.\-]+/[\w.\-]+')
@@ -232,7 +232,7 @@ def parse_manifest(text: str, path: str | Path) -> Manifest:
 
 
 def _parse_entry(name: Any, raw: Any, path: str | Path) -> Entry:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ManifestError(f'{path}: models.{name}: a name is architecture.tag, such as eca_resnet50.k3557_in1k')
     try:
         return msgspec.convert(raw, Entry)
@@ -251,11 +251,11 @@ def read_manifest(path: Path) -> Manifest:
         stat = path.stat()
     except OSError as error:
         raise ManifestError(f'{path}: cannot read the manifest: {error.strerror}') from None
-    return _read_cached(path, stat.st_mtime_ns, stat.st_size)
+    return _read_cached(path, (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size))
 
 
 @functools.lru_cache(maxsize=8)
-def _read_cached(path: Path, mtime_ns: int, size: int) -> Manifest:
+def _read_cached(path: Path, version: tuple[int, ...]) -> Manifest:
     try:
         text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
@@ -312,4 +312,4 @@ def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
 def dump_manifest(manifest: Manifest) -> str:
     """The manifest as YAML text that ``parse_manifest`` reads back to an equal manifest."""
     raw = {'version': manifest.version, 'models': msgspec.to_builtins(manifest.models)}
-    return yaml.safe_dump(raw, sort_keys=False, width=120)
+    return yaml.safe_dump(raw, sort_keys=False, width=120, default_flow_style=None)

@@ -13,7 +13,7 @@ _CHUNK = 1 << 22
 
 def stored_name(name: str, sha256: str) -> str:
     """Path of a checkpoint relative to ``ECA_ZOO_HOME``; it names the content, so two contents never share a file."""
-    return f'checkpoints/{name}.{sha256[:12]}.safetensors'
+    return f'checkpoints/{name}-{sha256[:12]}/model.safetensors'
 
 
 def local_paths(name: str, checkpoint: Checkpoint) -> list[Path]:

@@ -43,7 +43,7 @@ class TensorRecord(NamedTuple):
     end: int
 
 
-def header_length(first: bytes | memoryview, file_size: int) -> int:
+def header_length(first: bytes | bytearray | memoryview, file_size: int) -> int:
     """Length of the JSON header in bytes, from the file's first 8 bytes.
 
     Raises:
@@ -139,8 +139,8 @@ def first_not_finite(buffer: Any, records: list[TensorRecord], data_start: int) 
     """Key of the first floating-point tensor that holds NaN or an infinity, or None; arguments as above."""
     for dtype, group in groupby(records, key=lambda record: record.dtype):
         run = list(group)
-        # Tensors of one dtype lie side by side; a sum is one pass without a temporary, and a NaN or an infinity shows in
-        # it. So does an overflow, hence the second, exact look.
+        # Tensors of one dtype lie side by side; a sum needs no temporary, and a NaN or an infinity shows
+        # in it. So does an overflow, hence the second, exact look.
         if dtype.is_floating_point and not _tensor(buffer, _joined(run), data_start).sum().isfinite():
             for record in run:
                 if not _tensor(buffer, record, data_start).isfinite().all():

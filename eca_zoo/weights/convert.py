@@ -1,0 +1,227 @@
+"""Converting an original checkpoint to a hub-ready folder: safetensors, timm's config, and a record of both hashes."""
+
+import difflib
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import timm
+import torch
+from timm.models._hub import save_config_for_hf
+
+from eca_zoo import models  # noqa: F401 - registers the networks with timm
+from eca_zoo.errors import InputError
+from eca_zoo.weights.errors import CheckpointError, HashMismatchError
+from eca_zoo.weights.files import lock, remove_leftovers, write_atomically
+from eca_zoo.weights.home import eca_zoo_home
+from eca_zoo.weights.load import check_tensors, load_file
+from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.manifest import (
+    NAME,
+    Checkpoint,
+    Entry,
+    Original,
+    Source,
+    Transform,
+    packaged_manifest,
+)
+from eca_zoo.weights.mapping import ARCHITECTURES, Recognised, recognise, to_timm_keys
+from eca_zoo.weights.original import OriginalFile, read_original
+from eca_zoo.weights.store import stored_name
+from eca_zoo.weights.tensor_file import serialize
+
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What a conversion made: the checkpoint's name, its folder, and sizes (bytes) and SHA-256 of source and result."""
+
+    name: str
+    folder: Path
+    kernel_sizes: tuple[int, ...]
+    num_classes: int
+    size: int
+    sha256: str
+    original_size: int
+    original_sha256: str
+
+
+def convert(path: Path, model: str | None = None, out: Path | None = None) -> ConvertResult:
+    """Convert the checkpoint ``path``; afterwards the networks here load it with ``pretrained=True``.
+
+    The result lies under ``ECA_ZOO_HOME`` as a folder that timm (``local-dir:``) and the hub understand, and in ``out``
+    too if it is given. Equal tensors give equal bytes.
+
+    Args:
+        path: the checkpoint, see ``read_original``.
+        model: the architecture that it must hold, or the full name ``architecture.tag`` to record it under. Without it
+            both follow from the tensors: the published tag with these kernel sizes, or one made of the kernel sizes.
+        out: folder to write as well.
+
+    Raises:
+        InputError: ``model`` is unknown, or ``out`` holds another checkpoint.
+        CheckpointError: the file is refused, or holds another network.
+        HashMismatchError: the manifest knows another file under this name.
+        StorageError: a folder cannot be written.
+    """
+    original = read_original(path)
+    try:
+        state = to_timm_keys(original.state)
+        found = recognise(state)
+        name = _choose_name(found, model)
+        network = _build(found, state, name)
+        _check_finite(state)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
+    content = serialize(state)
+    sha256 = hashlib.sha256(content).hexdigest()
+    entry = _entry(name, found, path, original, Checkpoint(len(content), sha256, (_source(name, sha256),)), network)
+    _check_known(name, entry, path)
+    config = _config(network, found, name, entry)
+    if out is not None:
+        _check_out(out, sha256)
+    folder = (eca_zoo_home() / stored_name(name, sha256)).parent
+    with lock(eca_zoo_home() / 'locks' / f'{sha256}.lock', f'storing {name}'):
+        _write_folder(folder, content, config)
+        remove_leftovers(folder)
+    load_file(folder / 'model.safetensors', len(content), sha256, name)
+    record(name, entry)
+    if out is not None:
+        _write_folder(out, content, config)
+    return ConvertResult(
+        name, out or folder, found.kernel_sizes, found.num_classes,
+        len(content), sha256, original.size, original.sha256,
+    )  # fmt: skip
+
+
+def _choose_name(found: Recognised, model: str | None) -> str:
+    """The name ``architecture.tag`` for what was found, which must be the ``model`` that was asked for."""
+    architecture, _, tag = (model or found.architecture).partition('.')
+    if architecture not in ARCHITECTURES:
+        nearest = difflib.get_close_matches(architecture, ARCHITECTURES, n=3, cutoff=0.4) or list(ARCHITECTURES)
+        raise InputError(f'--model {model}: no network of this package; the nearest names are {", ".join(nearest)}')
+    if architecture != found.architecture:
+        raise CheckpointError(f'it holds {found.architecture}, not {architecture}; name that, or leave --model out')
+    packaged = packaged_manifest()
+    if not tag:
+        for name in packaged.tags(architecture):
+            if _fits(packaged.models[name], found):
+                return name
+        return f'{architecture}.{_tag(found)}'
+    name = f'{architecture}.{tag}'
+    if not NAME.fullmatch(name):
+        raise InputError(f'--model {model}: a tag has letters, digits, _ and - alone')
+    if name in packaged.models and not _fits(packaged.models[name], found):
+        raise CheckpointError(
+            f'it has kernel sizes {list(found.kernel_sizes)} and {found.num_classes} classes, so it is not {name}'
+        )
+    return name
+
+
+def _fits(entry: Entry, found: Recognised) -> bool:
+    return (entry.kernel_sizes, entry.num_classes) == (found.kernel_sizes, found.num_classes)
+
+
+def _tag(found: Recognised) -> str:
+    """A tag for a network that nobody published, such as ``k3377``, or ``k3377_c10`` for ten classes."""
+    separator = '-' if max(found.kernel_sizes) > 9 else ''
+    classes = '' if found.num_classes == _IMAGENET_CLASSES else f'_c{found.num_classes}'
+    return f'k{separator.join(map(str, found.kernel_sizes))}{classes}'
+
+
+def _build(found: Recognised, state: dict[str, torch.Tensor], name: str) -> Any:
+    """The network on the meta device, after the tensors were compared with it: strictly, before anything is written."""
+    with torch.device('meta'):
+        network: Any = timm.create_model(
+            found.architecture, num_classes=found.num_classes, kernel_sizes=found.kernel_sizes
+        )
+    check_tensors(state, network.state_dict(), name)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network
+
+
+def _check_finite(state: dict[str, torch.Tensor]) -> None:
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f'its tensor {key!r} holds NaN or infinite values; training diverged, use another one'
+            )
+
+
+def _source(name: str, sha256: str) -> Source:
+    return Source(file=stored_name(name, sha256))
+
+
+def _entry(
+    name: str, found: Recognised, path: Path, original: OriginalFile, checkpoint: Checkpoint, network: Any
+) -> Entry:
+    """The local manifest's entry: the packaged one with both hashes, or a new one for a tag that nobody published."""
+    packaged = packaged_manifest().models.get(name)
+    if packaged is not None:
+        source = packaged.original or Original(file=path.name)
+        source = msgspec.structs.replace(source, size=original.size, sha256=original.sha256)
+        return msgspec.structs.replace(packaged, original=source, checkpoint=checkpoint)
+    cfg = network.pretrained_cfg
+    return Entry(
+        num_classes=found.num_classes,
+        dataset='unknown',
+        transform=Transform(cfg['input_size'], cfg['crop_pct'], cfg['interpolation'], cfg['mean'], cfg['std']),
+        license='unknown',
+        kernel_sizes=found.kernel_sizes,
+        description=f'converted from {path.name}',
+        original=Original(file=path.name, size=original.size, sha256=original.sha256),
+        checkpoint=checkpoint,
+    )
+
+
+def _check_known(name: str, entry: Entry, path: Path) -> None:
+    """Refuse to record other content under a name whose content is known already.
+
+    The authors published two generations of ECA-Net50 under one file name: a hash alone tells them apart.
+    """
+    assert entry.original is not None and entry.checkpoint is not None
+    packaged = packaged_manifest()
+    known = packaged.models.get(name)
+    if known is not None and known.original is not None:
+        _compare(path, name, 'SHA-256', entry.original.sha256, known.original.sha256)
+    for manifest in (packaged, local_manifest()):
+        known = manifest.models.get(name)
+        if known is not None and known.checkpoint is not None:
+            _compare(path, name, 'SHA-256 after conversion', entry.checkpoint.sha256, known.checkpoint.sha256)
+
+
+def _compare(path: Path, name: str, kind: str, found: str | None, known: str | None) -> None:
+    if known is not None and found != known:
+        raise HashMismatchError(
+            f'{path}: these are not the weights of {name} that the manifest knows: {kind} {found}, expected {known}; '
+            f'nothing was recorded; to keep both, give this one a tag: --model {name.split(".", 1)[0]}.TAG'
+        )
+
+
+def _config(network: Any, found: Recognised, name: str, entry: Entry) -> bytes:
+    """timm's ``config.json`` for the network, with its kernel sizes."""
+    cfg = dict(network.pretrained_cfg)
+    cfg.update(msgspec.structs.asdict(entry.transform), num_classes=entry.num_classes, tag=name.split('.', 1)[1])
+    cfg.update(license=entry.license, description=entry.description, paper_ids=entry.paper)
+    cfg.update(origin_url=entry.reported.source if entry.reported else None)
+    network.pretrained_cfg = cfg
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'config.json'
+        save_config_for_hf(network, path, model_args={'kernel_sizes': list(found.kernel_sizes)})  # type: ignore[arg-type]
+        return path.read_bytes() + b'\n'
+
+
+def _check_out(out: Path, sha256: str) -> None:
+    """Refuse a folder that holds another checkpoint."""
+    present = out / 'model.safetensors'
+    if present.exists() and hashlib.sha256(present.read_bytes()).hexdigest() != sha256:
+        raise InputError(f'{out}: it holds another checkpoint already; choose another --out, or remove it first')
+
+
+def _write_folder(folder: Path, content: bytes | bytearray, config: bytes) -> None:
+    write_atomically(folder / 'model.safetensors', content)
+    write_atomically(folder / 'config.json', config)
