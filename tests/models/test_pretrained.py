@@ -129,7 +129,7 @@ def test_names_that_are_not_published_are_registered_and_absent_from_list_pretra
 def test_a_users_own_file_goes_through_timms_loading(tmp_path):
     folder = tmp_path / 'mine'
     network = timm.create_model(DIGITS, num_classes=3)
-    timm.models.save_for_hf(network, folder, model_config=None)
+    timm.models.save_for_hf(network, folder, safe_serialization=True)
     loaded = timm.create_model(f'local-dir:{folder}', pretrained=True)
     assert all(
         torch.equal(loaded.state_dict()[key], tensor) for key, tensor in load_file(folder / 'model.safetensors').items()
