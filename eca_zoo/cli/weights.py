@@ -1,8 +1,186 @@
-"""The subcommands of ``eca-zoo`` for weights."""
+"""The subcommands of ``eca-zoo`` for weights: convert, fetch, verify, list and publish."""
 
 import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+_COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'status')
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add this module's subcommands."""
+    _add_convert(subparsers, parents)
+    _add_fetch(subparsers, parents)
+    _add_verify(subparsers, parents)
+    _add_list(subparsers, parents)
+
+
+def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        'convert', parents=parents, help="convert the authors' checkpoint to verified safetensors"
+    )
+    parser.add_argument('file', type=Path, metavar='FILE', help='checkpoint, such as eca_resnet50_k3557.pth.tar')
+    parser.add_argument(
+        '--model', metavar='NAME', help='architecture that it must hold, or architecture.tag to record it under'
+    )
+    parser.add_argument('--out', type=Path, metavar='DIR', help='also write the hub-ready folder here')
+    parser.set_defaults(run=_run_convert)
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from eca_zoo.weights.convert import convert
+
+    result = convert(args.file, args.model, args.out)
+    print(f'{result.name}: kernel sizes {list(result.kernel_sizes)}, {result.num_classes} classes')
+    print(f'  from  {args.file} ({result.original_size} bytes, SHA-256 {result.original_sha256})')
+    print(f'  to    {result.folder}')
+    print(f'        model.safetensors ({result.size} bytes, SHA-256 {result.sha256})')
+    print(f"  use   timm.create_model('{result.name}', pretrained=True) after import eca_zoo")
+    return 0
+
+
+def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser('fetch', parents=parents, help='fetch published checkpoints, or repair them')
+    parser.add_argument(
+        'names', nargs='+', metavar='NAME', help="checkpoint, architecture, pattern such as 'eca_*', or all"
+    )
+    parser.add_argument('--offline', action='store_true', help='use what is here; HF_HUB_OFFLINE=1 does the same')
+    parser.add_argument('--jobs', '-j', type=_positive, default=4, metavar='N', help='downloads at a time (default: 4)')
+    parser.set_defaults(run=_run_fetch)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, not {value}')
+    return value
+
+
+def _run_fetch(args: argparse.Namespace) -> int:
+    from tqdm.auto import tqdm
+
+    from eca_zoo.weights.fetch import fetch_many
+    from eca_zoo.weights.manifest import load_manifest
+    from eca_zoo.weights.names import expand_checkpoint_names
+    from eca_zoo.weights.store import local_paths
+
+    _quiet_hub(args)
+    manifest = load_manifest()
+    entries = {name: manifest.models[name] for name in expand_checkpoint_names(args.names, manifest)}
+    absent = [e.checkpoint for n, e in entries.items() if e.checkpoint and not local_paths(n, e.checkpoint)]
+    total = sum(checkpoint.size for checkpoint in absent)
+    with tqdm(total=total, unit='B', unit_scale=True, desc='fetch', disable=None if total else True) as bar:
+        lock = bar.get_lock()
+
+        def progress(count: int) -> None:
+            with lock:
+                bar.update(count)
+
+        results = fetch_many(entries, offline=args.offline, workers=args.jobs, progress=progress)
+    for result in results:
+        if result.error is None:
+            print(f'{result.name}  {"was here" if result.was_here else "fetched"}  {result.path}')
+    return _report_errors('fetch', [result.error for result in results if result.error is not None], args.debug)
+
+
+def _quiet_hub(args: argparse.Namespace) -> None:
+    """Let the hub's client log its retries only where the user asked for a log: our error line says what went wrong."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    (hub_logging.set_verbosity_warning if args.verbose else hub_logging.set_verbosity_error)()
+
+
+def _report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
+    """Print one line an error; the exit code is 1 if a run failed, 2 if all is wrong input, 0 without any."""
+    if debug and errors:
+        raise errors[0]
+    for error in errors:
+        print(f'eca-zoo {command}: error: {error}', file=sys.stderr)
+    return min((error.exit_code for error in errors), default=0)
+
+
+def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser('verify', parents=parents, help='check the checkpoints on this machine')
+    parser.add_argument('names', nargs='*', metavar='NAME', help='as for fetch (default: all that are here)')
+    parser.set_defaults(run=_run_verify)
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    from eca_zoo.errors import InputError
+    from eca_zoo.weights.errors import not_published
+    from eca_zoo.weights.manifest import load_manifest
+    from eca_zoo.weights.names import expand_checkpoint_names
+    from eca_zoo.weights.verify import verify
+
+    manifest = load_manifest()
+    errors: list[Exception] = []
+    for name in expand_checkpoint_names(args.names or ['all'], manifest):
+        files = verify(name, manifest.models[name])
+        for file in files:
+            if file.error is None:
+                print(f'{name}  ok  {file.path}')
+            else:
+                errors.append(file.error)
+        if not files and args.names:
+            entry = manifest.models[name]
+            absent = InputError(f'{name} is not on this machine; to get it run: eca-zoo fetch {name}')
+            errors.append(absent if entry.checkpoint is not None else not_published(name, entry))
+    return _report_errors('verify', errors, args.debug)
+
+
+def _add_list(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser('list', parents=parents, help='list the checkpoints')
+    parser.add_argument('pattern', nargs='?', default='*', metavar='PATTERN', help="such as 'eca_resnet*'")
+    parser.add_argument('--format', choices=('table', 'csv', 'json'), default='table')
+    parser.set_defaults(run=_run_list)
+
+
+def _run_list(args: argparse.Namespace) -> int:
+    rows = _list_rows(args.pattern)
+    if args.format == 'json':
+        print(json.dumps(rows, indent=2))
+    elif args.format == 'csv':
+        writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        _print_table(rows)
+    return 0
+
+
+def _list_rows(pattern: str) -> list[dict[str, Any]]:
+    """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
+    from eca_zoo.harness.complexity import complexity
+    from eca_zoo.weights.manifest import load_manifest
+    from eca_zoo.weights.names import expand_checkpoint_names
+    from eca_zoo.weights.store import local_paths
+
+    manifest, rows = load_manifest(), []
+    for name in expand_checkpoint_names([pattern], manifest):
+        entry = manifest.models[name]
+        counts = complexity(name)
+        status = 'not published'
+        if entry.checkpoint is not None:
+            status = 'here' if local_paths(name, entry.checkpoint) else 'published'
+        top1 = entry.reported.top1 if entry.reported is not None else None
+        rows.append(dict(zip(_COLUMNS, (name, counts.params, round(counts.macs / 1e9, 3), top1, status), strict=True)))
+    return rows
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    cells = [list(_COLUMNS)] + [['-' if row[key] is None else _cell(row[key]) for key in _COLUMNS] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS))]
+    for line in cells:
+        first, *numbers, last = (
+            cell.rjust(width) if 0 < column < len(_COLUMNS) - 1 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print('  '.join([first, *numbers, last]).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return f'{value:,}' if isinstance(value, int) else str(value)

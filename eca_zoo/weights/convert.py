@@ -88,7 +88,7 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
     with lock(eca_zoo_home() / 'locks' / f'{sha256}.lock', f'storing {name}'):
         _write_folder(folder, content, config)
         remove_leftovers(folder)
-    load_file(folder / 'model.safetensors', len(content), sha256, name)
+    load_file(folder / 'model.safetensors', len(content), sha256, name, f'the disk is unreliable; convert {path} again')
     record(name, entry)
     if out is not None:
         _write_folder(out, content, config)

@@ -1,6 +1,7 @@
 """What can go wrong with a checkpoint; each text is one line that ends with the remedy."""
 
 from eca_zoo.errors import InputError, RunError
+from eca_zoo.weights.manifest import Entry
 
 
 class CheckpointError(InputError):
@@ -17,3 +18,15 @@ class NotPublishedError(InputError):
 
 class FetchError(RunError):
     """A published checkpoint that no source delivered; the text says what each of them answered."""
+
+
+def not_published(name: str, entry: Entry) -> NotPublishedError:
+    """The error for an entry without a checkpoint; it says how to get one."""
+    original = entry.original
+    if original is None:
+        return NotPublishedError(f'{name} is not published: the manifest has no checkpoint for it')
+    where = f' from {original.url}' if original.url else ''
+    return NotPublishedError(
+        f"{name} is not published: no hash of its weights is known; download the authors' file {original.file}{where} "
+        f'and run: eca-zoo convert {original.file}'
+    )

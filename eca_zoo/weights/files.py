@@ -15,25 +15,24 @@ _logger = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds of waiting for a lock before the log says so
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
-_ELSEWHERE = 'set ECA_ZOO_HOME to a folder that can be written'
 
 
 class StorageError(RunError):
     """A file or folder that cannot be written; the text names the path."""
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """The error for an ``OSError`` that writing ``path`` raised."""
-    place = error.filename or path
+def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') -> StorageError:
+    """The error for an ``OSError`` that writing ``path`` raised; ``variable`` is the setting that moves the folder."""
+    place, elsewhere = error.filename or path, f'set {variable} to a folder that can be written'
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f'{place}: no space left to write it; free some, or set ECA_ZOO_HOME to another disk')
+        return StorageError(f'{place}: no space left to write it; free some, or set {variable} to another disk')
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return StorageError(f'{place}: a file stands where a folder is needed; move it away, or {_ELSEWHERE}')
+        return StorageError(f'{place}: a file stands where a folder is needed; move it away, or {elsewhere}')
     if error.errno == errno.EISDIR:
-        return StorageError(f'{place}: a folder stands where a file is needed; move it away, or {_ELSEWHERE}')
+        return StorageError(f'{place}: a folder stands where a file is needed; move it away, or {elsewhere}')
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(f'{place}: not writable ({error.strerror}); {_ELSEWHERE}')
-    return StorageError(f'{place}: cannot be written ({error.strerror or error}); {_ELSEWHERE}')
+        return StorageError(f'{place}: not writable ({error.strerror}); {elsewhere}')
+    return StorageError(f'{place}: cannot be written ({error.strerror or error}); {elsewhere}')
 
 
 def write_atomically(path: Path, content: bytes | bytearray | memoryview) -> None:

@@ -1,6 +1,7 @@
 """Loading a checkpoint so that only bytes with the manifest's hash become tensors."""
 
 import hashlib
+import logging
 import mmap
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from eca_zoo.weights.errors import CheckpointError, HashMismatchError, NotPublishedError
+from eca_zoo.weights.errors import CheckpointError, HashMismatchError, not_published
 from eca_zoo.weights.manifest import Entry
 from eca_zoo.weights.store import hash_file, local_paths
 from eca_zoo.weights.tensor_file import (
@@ -20,6 +21,8 @@ from eca_zoo.weights.tensor_file import (
     parse_header,
     tensors_from_buffer,
 )
+
+_logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 23
 
@@ -42,30 +45,44 @@ def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
     """
     if entry.checkpoint is None:
         raise not_published(name, entry)
-    paths = local_paths(name, entry.checkpoint)
-    if paths:
-        path = paths[0]
-    else:
-        from eca_zoo.weights.fetch import fetch
+    changed: HashMismatchError | None = None
+    for path in local_paths(name, entry.checkpoint):
+        try:
+            tensors = load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
+        except HashMismatchError as error:
+            changed = changed or error
+        else:
+            if changed is not None:
+                _logger.warning('%s; loaded %s instead', changed, path)
+            return tensors
+    if changed is not None:
+        raise changed
+    from eca_zoo.weights.fetch import fetch
 
-        path = fetch(name, entry)
-    return load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name)
-
-
-def not_published(name: str, entry: Entry) -> NotPublishedError:
-    """The error for an entry without a checkpoint; it says how to get one."""
-    original = entry.original
-    if original is None:
-        return NotPublishedError(f'{name} is not published: the manifest has no checkpoint for it')
-    where = f' from {original.url}' if original.url else ''
-    return NotPublishedError(
-        f"{name} is not published: no hash of its weights is known; download the authors' file {original.file}{where} "
-        f'and run: eca-zoo convert {original.file}'
-    )
+    path = fetch(name, entry)
+    return load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
 
 
-def load_file(path: Path, size: int, sha256: str, name: str) -> dict[str, torch.Tensor]:
-    """The tensors of the safetensors file ``path`` if its bytes have this size and SHA-256; ``name`` is for messages.
+def remedy_of(name: str, entry: Entry) -> str:
+    """How to get a right file in the place of a wrong one."""
+    assert entry.checkpoint is not None
+    if any(source.url or source.hub for source in entry.checkpoint.sources):
+        return f'to replace the file run: eca-zoo fetch {name}'
+    if any(source.package for source in entry.checkpoint.sources):
+        return 'to replace the file reinstall eca-zoo'
+    original = entry.original.file if entry.original is not None else 'FILE'
+    return f'to replace the file run: eca-zoo convert {original}'
+
+
+def load_file(path: Path, size: int, sha256: str, name: str, remedy: str) -> dict[str, torch.Tensor]:
+    """The tensors of the safetensors file ``path`` if its bytes have this size and SHA-256.
+
+    Args:
+        path: the file.
+        size: expected bytes.
+        sha256: expected hash, hexadecimal.
+        name: of the checkpoint, for messages.
+        remedy: how to get a right file, for messages.
 
     Raises:
         HashMismatchError: size or hash differ.
@@ -75,26 +92,27 @@ def load_file(path: Path, size: int, sha256: str, name: str) -> dict[str, torch.
         with path.open('rb') as file:
             found_size = file.seek(0, 2)
             if found_size != size:
-                raise mismatch(path, *hash_file(path), size, sha256, name)
+                raise _mismatch(path, *hash_file(path), size, sha256, name, remedy)
             file.seek(0)
             buffer, start, found = _read_hashed(file, size)
             if file.read(1):
-                raise mismatch(path, *hash_file(path), size, sha256, name)
+                raise _mismatch(path, *hash_file(path), size, sha256, name, remedy)
     except OSError as error:
         raise CheckpointError(f'{path}: cannot read the checkpoint of {name}: {error.strerror}') from None
     if found != sha256:
-        raise mismatch(path, found, size, size, sha256, name)
+        raise _mismatch(path, found, size, size, sha256, name, remedy)
     try:
         return _build_tensors(buffer, start, size)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}; {name} needs another file') from None
 
 
-def mismatch(path: Path, found: str, found_size: int, size: int, sha256: str, name: str) -> HashMismatchError:
-    """The error for a file with other bytes than the manifest's; it names both hashes and the remedy."""
+def _mismatch(
+    path: Path, found: str, found_size: int, size: int, sha256: str, name: str, remedy: str
+) -> HashMismatchError:
     return HashMismatchError(
         f'{path}: these are not the weights of {name}: SHA-256 {found} ({found_size} bytes), expected {sha256} '
-        f'({size} bytes); nothing was loaded; to replace the file run: eca-zoo fetch {name}'
+        f'({size} bytes); nothing was loaded; {remedy}'
     )
 
 

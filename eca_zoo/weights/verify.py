@@ -1,0 +1,40 @@
+"""Verifying the checkpoints on this machine against the manifest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eca_zoo.weights.errors import CheckpointError
+from eca_zoo.weights.load import load_file, remedy_of
+from eca_zoo.weights.manifest import Entry
+from eca_zoo.weights.store import local_paths
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """One file of a checkpoint; ``error`` is None if its bytes are the published ones and make tensors."""
+
+    name: str
+    path: Path
+    error: CheckpointError | None = None
+
+
+def verify(name: str, entry: Entry) -> list[VerifiedFile]:
+    """Check every file on this machine that holds the checkpoint: size, SHA-256, format, and that values are finite.
+
+    Returns:
+        A result for each file; none where the checkpoint is not published or not on this machine.
+
+    Raises:
+        CheckpointError: a path of the manifest leads out of its folder.
+    """
+    if entry.checkpoint is None:
+        return []
+    results = []
+    for path in local_paths(name, entry.checkpoint):
+        error = None
+        try:
+            load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
+        except CheckpointError as found:
+            error = found
+        results.append(VerifiedFile(name, path, error))
+    return results
