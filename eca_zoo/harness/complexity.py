@@ -75,11 +75,20 @@ def complexity(
     """
     try:
         with torch.device('meta'):
-            model = timm.create_model(name, pretrained=False, **(model_kwargs or {}))
+            model = create_network(name, input_size[-1] if input_size else None, model_kwargs)
         return count_complexity(model, input_size or default_input_size(model), name)
     except Exception as error:
         reason = ' '.join(str(error).split())
         raise RunError(f'{name}: its complexity cannot be counted: {reason}') from error
+
+
+def create_network(name: str, img_size: int | None = None, model_kwargs: dict[str, Any] | None = None) -> nn.Module:
+    """The network ``name`` with random weights, made for images of ``img_size`` pixels where its layers ask."""
+    model_kwargs = dict(model_kwargs or {})
+    cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if img_size and cfg is not None and cfg.fixed_input_size and img_size not in cfg.input_size:
+        model_kwargs.setdefault('img_size', img_size)
+    return timm.create_model(name, pretrained=False, **model_kwargs)
 
 
 def default_input_size(model: nn.Module) -> tuple[int, int, int]:

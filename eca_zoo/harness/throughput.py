@@ -1,0 +1,315 @@
+"""Throughput of networks that are timed in turn, round by round, so that a drifting machine cancels out."""
+
+import contextlib
+import dataclasses
+import gc
+import itertools
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from queue import Queue
+from typing import Any
+
+import torch
+
+from eca_zoo.errors import InputError
+from eca_zoo.harness.devices import numeric_flags, visible_devices
+from eca_zoo.harness.runners import NetworkSpec, Runner, Step, ThroughputSettings
+
+# Networks that are resident, and timed in turn, at once.
+_GROUP = 8
+# torch.compile keeps one entry a network for each forward that several networks share; beyond its limit it would
+# silently run them uncompiled.
+_RECOMPILE_LIMIT = 64
+_MAX_STEPS = 1000
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ThroughputResult:
+    """What was measured of one network under one setting; times are per step of ``batch_size`` images.
+
+    Attributes:
+        name: of the network.
+        settings: how it was measured; its batch size is the one that was asked for.
+        batch_size: images a step, after halving.
+        img_size: height and width in pixels.
+        samples_per_sec: images a second, the median of the rounds.
+        spread_percent: interquartile range of the rounds' images a second, in percent of the median.
+        step_time_ms: time of a step that corresponds to ``samples_per_sec``.
+        step_time_p95_ms: 95th percentile of all steps.
+        steps: timed steps in all rounds.
+        relative: median over the rounds of images a second divided by the baseline's in the same round; None without.
+        peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
+        error: why there is no measurement; None if there is one.
+    """
+
+    name: str
+    settings: ThroughputSettings
+    batch_size: int | None = None
+    img_size: int | None = None
+    samples_per_sec: float | None = None
+    spread_percent: float | None = None
+    step_time_ms: float | None = None
+    step_time_p95_ms: float | None = None
+    steps: int = 0
+    relative: float | None = None
+    peak_memory_mb: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class _Contestant:
+    """A network while it is measured."""
+
+    spec: NetworkSpec
+    runner: Runner | None = None
+    steps_per_round: int = 1
+    peak_memory_mb: float | None = None
+    rounds: list[list[float]] = field(default_factory=list)
+    error: str | None = None
+
+    def rates(self) -> list[float]:
+        """Images a second of each round."""
+        assert self.runner is not None
+        return [self.runner.batch_size * len(seconds) / sum(seconds) for seconds in self.rounds]
+
+
+Progress = Callable[[str], None]
+
+
+def measure_throughput(
+    specs: Sequence[NetworkSpec],
+    settings: ThroughputSettings,
+    baseline: NetworkSpec | None = None,
+    progress: Progress | None = None,
+) -> list[ThroughputResult]:
+    """Time ``specs`` in turn; one result each, in their order, and the baseline's at the end if it is not among them.
+
+    Networks run in groups of at most eight with the baseline in each, so that any number of them fits into memory. A
+    network that fails is a result with an ``error`` and does not stop the others. torch's global flags and random
+    state are as before afterwards.
+
+    Args:
+        specs: what to time.
+        settings: how.
+        baseline: the network that ``relative`` refers to.
+        progress: called with a short text now and then.
+
+    Raises:
+        InputError: the settings are not possible on this machine.
+    """
+    settings = settings.checked()
+    results: dict[str, ThroughputResult] = {}
+    for group in _groups(specs, baseline):
+        for result in _measure_group(group, settings, baseline, progress or _logger.info):
+            results.setdefault(result.name, result)
+    return list(results.values())
+
+
+def measure_on_all_devices(
+    specs: Sequence[NetworkSpec],
+    settings: ThroughputSettings,
+    baseline: NetworkSpec | None = None,
+    devices: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> list[ThroughputResult]:
+    """``measure_throughput`` with the groups spread over ``devices``, one group at a time on each.
+
+    Args:
+        specs: what to time.
+        settings: how; its device is replaced.
+        baseline: the network that ``relative`` refers to; it is timed on every device.
+        devices: names; by default all visible GPUs of the kind of ``settings.device``, if that names no index.
+        progress: called with a short text now and then.
+
+    Raises:
+        InputError: the settings are not possible on this machine.
+    """
+    checked = settings.checked()
+    if devices is None:
+        spread = ':' not in settings.device
+        devices = [str(device) for device in visible_devices(torch.device(checked.device))] if spread else []
+    groups = _groups(specs, baseline, len(devices))
+    if len(devices) < 2 or len(groups) < 2:
+        return measure_throughput(specs, settings, baseline, progress)
+    context = get_context('spawn')
+    with context.Manager() as manager:
+        free = manager.Queue()
+        for device in devices:
+            free.put(device)
+        with ProcessPoolExecutor(len(devices), mp_context=context) as pool:
+            jobs = [pool.submit(_measure_on_free_device, group, checked, baseline, free) for group in groups]
+            done = []
+            for group, job in zip(groups, jobs, strict=True):
+                try:
+                    done += job.result()
+                except Exception as error:
+                    # A process that was killed (out of memory, a driver's fault) takes its group with it, no more.
+                    reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
+                    done += [ThroughputResult(spec.name, checked, error=reason) for spec in group]
+                (progress or _logger.info)(f'timed {", ".join(spec.name for spec in group)}')
+    results: dict[str, ThroughputResult] = {}
+    for result in done:
+        results.setdefault(result.name, result)
+    return list(results.values())
+
+
+def _measure_on_free_device(
+    group: list[NetworkSpec], settings: ThroughputSettings, baseline: NetworkSpec | None, free: 'Queue[str]'
+) -> list[ThroughputResult]:
+    device = free.get()
+    try:
+        return measure_throughput(group, dataclasses.replace(settings, device=device), baseline)
+    finally:
+        free.put(device)
+
+
+def _groups(specs: Sequence[NetworkSpec], baseline: NetworkSpec | None, workers: int = 1) -> list[list[NetworkSpec]]:
+    """``specs`` without the baseline, cut into groups of equal size: at most eight, and enough for every worker."""
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise InputError(f'a network is named twice: {", ".join(names)}')
+    others = [spec for spec in specs if baseline is None or spec.name != baseline.name]
+    size = max(1, min(_GROUP, -(-len(others) // max(workers, 1))))
+    groups = [others[start : start + size] for start in range(0, len(others), size)]
+    return groups or [[]]
+
+
+def _measure_group(
+    group: list[NetworkSpec], settings: ThroughputSettings, baseline: NetworkSpec | None, progress: Progress
+) -> list[ThroughputResult]:
+    contestants = [_Contestant(spec) for spec in [*group, *([baseline] if baseline else [])]]
+    with numeric_flags(settings.precision, settings.threads):
+        for contestant in contestants:
+            progress(f'warming up {contestant.spec.name}')
+            _guarded(contestant, lambda c: _warm_up(c, settings))
+        running = [contestant for contestant in contestants if contestant.error is None]
+        for index in range(settings.rounds):
+            progress(f'round {index + 1} of {settings.rounds}')
+            # Each round starts with another network, so that none always follows the same one.
+            start = index % max(len(running), 1)
+            for contestant in running[start:] + running[:start]:
+                if contestant.error is None:
+                    _guarded(contestant, _time_round)
+    reference = contestants[-1] if baseline else None
+    return [_result(contestant, settings, reference) for contestant in contestants]
+
+
+def _guarded(contestant: _Contestant, work: Callable[[_Contestant], None]) -> None:
+    """Do ``work``; what goes wrong is kept as the contestant's error, and its memory is given back."""
+    try:
+        work(contestant)
+    except InputError as error:
+        contestant.error = str(error)
+    except Exception as error:
+        contestant.error = ' '.join(str(error).split()) or type(error).__name__
+        _logger.debug('%s failed', contestant.spec.name, exc_info=True)
+    if contestant.error is not None:
+        _logger.warning('%s: %s', contestant.spec.name, contestant.error)
+        contestant.runner = None
+        _release_memory()
+
+
+def _warm_up(contestant: _Contestant, settings: ThroughputSettings) -> None:
+    """Build the network, find a batch size that fits, and the number of steps that fill a round."""
+    on_cuda = torch.device(settings.device).type == 'cuda'
+    if on_cuda:
+        before = torch.cuda.memory_allocated(settings.device)
+    runner = contestant.runner = Runner(contestant.spec, settings)
+    batch_size = settings.batch_size
+    while True:
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(settings.device)
+        try:
+            runner.prepare(batch_size)
+            with _room_to_compile() if settings.compile else contextlib.nullcontext():
+                _time_steps(runner.step, 1, runner.device)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if batch_size == 1 or not _is_out_of_memory(error):
+                raise
+            _logger.info('%s: batch size %d does not fit, trying %d', contestant.spec.name, batch_size, batch_size // 2)
+        batch_size //= 2
+        _release_memory()
+    seconds = _time_steps(runner.step, max(settings.warmup_steps, 1), runner.device)
+    contestant.steps_per_round = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
+    if on_cuda:
+        contestant.peak_memory_mb = (torch.cuda.max_memory_allocated(settings.device) - before) / 2**20
+
+
+def _time_round(contestant: _Contestant) -> None:
+    assert contestant.runner is not None
+    runner = contestant.runner
+    contestant.rounds.append(_time_steps(runner.step, contestant.steps_per_round, runner.device))
+
+
+def _time_steps(step: Step, count: int, device: torch.device) -> list[float]:
+    """Seconds of each of ``count`` steps: between events on CUDA, else by the clock, after the device is done."""
+    if device.type == 'cuda':
+        with torch.cuda.device(device):
+            torch.cuda.synchronize()
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+            events[0].record()
+            for event in events[1:]:
+                step()
+                event.record()
+            torch.cuda.synchronize()
+        return [first.elapsed_time(second) / 1e3 for first, second in itertools.pairwise(events)]
+    synchronize: Callable[[], Any] = getattr(getattr(torch, device.type), 'synchronize', lambda: None)
+    seconds = []
+    for _ in range(count):
+        start = time.perf_counter()
+        step()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _result(contestant: _Contestant, settings: ThroughputSettings, baseline: _Contestant | None) -> ThroughputResult:
+    if contestant.error is not None or contestant.runner is None:
+        return ThroughputResult(contestant.spec.name, settings, error=contestant.error)
+    rates = contestant.rates()
+    median = statistics.median(rates)
+    low, _, high = statistics.quantiles(rates, n=4, method='inclusive') if len(rates) > 1 else (median,) * 3
+    seconds = sorted(second for round_ in contestant.rounds for second in round_)
+    p95 = statistics.quantiles(seconds, n=20, method='inclusive')[-1] if len(seconds) > 1 else seconds[0]
+    relative = None
+    if baseline is not None and baseline.error is None:
+        relative = statistics.median(rate / other for rate, other in zip(rates, baseline.rates(), strict=True))
+    return ThroughputResult(
+        name=contestant.spec.name,
+        settings=settings,
+        batch_size=contestant.runner.batch_size,
+        img_size=contestant.runner.input_size[-1],
+        samples_per_sec=median,
+        spread_percent=100 * (high - low) / median,
+        step_time_ms=1e3 * contestant.runner.batch_size / median,
+        step_time_p95_ms=1e3 * p95,
+        steps=len(seconds),
+        relative=relative,
+        peak_memory_mb=contestant.peak_memory_mb,
+    )
+
+
+def _room_to_compile() -> contextlib.AbstractContextManager:
+    import torch._dynamo
+
+    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in text for sign in ('out of memory', "can't allocate memory", 'failed to allocate', 'bad_alloc')
+    )
+
+
+def _release_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
