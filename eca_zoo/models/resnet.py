@@ -25,9 +25,36 @@ default_cfgs = default_cfgs_of(
     },
 )
 
-Block = BasicBlock | Bottleneck
-
 __all__: list[str] = []  # timm's register_model adds the entry points
+
+
+class EcaBasicBlock(BasicBlock):
+    """timm's basic block, whose ECA layer scales and adds the shortcut in one pass over memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x
+        x = self.act1(self.drop_block(self.bn1(self.conv1(x))))
+        x = self.bn2(self.conv2(self.aa(x)))  # type: ignore[misc]
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        if self.drop_path is not None and self.training:
+            return self.act2(self.drop_path(self.se(x)) + shortcut)
+        return self.act2(self.se(x, shortcut))
+
+
+class EcaBottleneck(Bottleneck):
+    """timm's bottleneck block, whose ECA layer scales and adds the shortcut in one pass over memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.act2(self.drop_block(self.bn2(self.conv2(x))))
+        x = self.bn3(self.conv3(self.aa(x)))  # type: ignore[misc]
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        if self.drop_path is not None and self.training:
+            return self.act3(self.drop_path(self.se(x)) + shortcut)
+        return self.act3(self.se(x, shortcut))
 
 
 def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) -> dict[int, int]:
@@ -56,7 +83,7 @@ def _eca_of_width(
 
 
 def _make_resnet(
-    block: type[Block] | tuple[type[Block], ...],
+    block: type[EcaBasicBlock | EcaBottleneck] | tuple[type[EcaBasicBlock | EcaBottleneck], ...],
     channels: tuple[int, ...] = (64, 128, 256, 512),
     *,
     kernel_sizes: KernelSizes,
@@ -77,35 +104,35 @@ def _eca_resnet(variant: str, pretrained: bool, default_kernel_sizes: tuple[int,
 @register_model
 def eca_resnet18(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ECA-Net18: ResNet-18 with kernel sizes 3, 5, 7, 7."""
-    arguments = {'block': BasicBlock, 'layers': (2, 2, 2, 2)}
+    arguments = {'block': EcaBasicBlock, 'layers': (2, 2, 2, 2)}
     return _eca_resnet('eca_resnet18', pretrained, (3, 5, 7, 7), **{**arguments, **kwargs})
 
 
 @register_model
 def eca_resnet34(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ECA-Net34: ResNet-34 with kernel sizes 3, 3, 5, 7."""
-    arguments = {'block': BasicBlock, 'layers': (3, 4, 6, 3)}
+    arguments = {'block': EcaBasicBlock, 'layers': (3, 4, 6, 3)}
     return _eca_resnet('eca_resnet34', pretrained, (3, 3, 5, 7), **{**arguments, **kwargs})
 
 
 @register_model
 def eca_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ECA-Net50: ResNet-50 with kernel sizes 3, 5, 5, 7."""
-    arguments = {'block': Bottleneck, 'layers': (3, 4, 6, 3)}
+    arguments = {'block': EcaBottleneck, 'layers': (3, 4, 6, 3)}
     return _eca_resnet('eca_resnet50', pretrained, (3, 5, 5, 7), **{**arguments, **kwargs})
 
 
 @register_model
 def eca_resnet101(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ECA-Net101: ResNet-101 with kernel sizes 3, 3, 5, 7."""
-    arguments = {'block': Bottleneck, 'layers': (3, 4, 23, 3)}
+    arguments = {'block': EcaBottleneck, 'layers': (3, 4, 23, 3)}
     return _eca_resnet('eca_resnet101', pretrained, (3, 3, 5, 7), **{**arguments, **kwargs})
 
 
 @register_model
 def eca_resnet152(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ECA-Net152: ResNet-152 with kernel sizes 3, 3, 5, 7."""
-    arguments = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
+    arguments = {'block': EcaBottleneck, 'layers': (3, 8, 36, 3)}
     return _eca_resnet('eca_resnet152', pretrained, (3, 3, 5, 7), **{**arguments, **kwargs})
 
 
@@ -113,7 +140,7 @@ def eca_resnet152(pretrained: bool = False, **kwargs: Any) -> ResNet:
 def test_eca_resnet(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """A network under 0.6 M parameters with both kinds of block, for tests and the demo."""
     arguments = {
-        'block': (BasicBlock, BasicBlock, Bottleneck, BasicBlock),
+        'block': (EcaBasicBlock, EcaBasicBlock, EcaBottleneck, EcaBasicBlock),
         'layers': (1, 1, 1, 1),
         'channels': (32, 48, 48, 96),
         'stem_type': 'deep',
