@@ -7,8 +7,8 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from queue import Queue
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.devices import numeric_flags, visible_devices
+from eca_zoo.harness.devices import numeric_flags, resolve_device, visible_devices
 from eca_zoo.harness.runners import NetworkSpec, Runner, Step, ThroughputSettings
 
 # Networks that are resident, and timed in turn, at once.
@@ -79,7 +79,8 @@ class _Contestant:
         return [self.runner.batch_size * len(seconds) / sum(seconds) for seconds in self.rounds]
 
 
-Progress = Callable[[str], None]
+#: Called with the work that is done, all of it (both in rounds of a network), and what is done now.
+Progress = Callable[[int, int, str], None]
 
 
 def measure_throughput(
@@ -88,75 +89,92 @@ def measure_throughput(
     baseline: NetworkSpec | None = None,
     progress: Progress | None = None,
 ) -> list[ThroughputResult]:
-    """Time ``specs`` in turn; one result each, in their order, and the baseline's at the end if it is not among them.
-
-    Networks run in groups of at most eight with the baseline in each, so that any number of them fits into memory. A
-    network that fails is a result with an ``error`` and does not stop the others. torch's global flags and random
-    state are as before afterwards.
-
-    Args:
-        specs: what to time.
-        settings: how.
-        baseline: the network that ``relative`` refers to.
-        progress: called with a short text now and then.
-
-    Raises:
-        InputError: the settings are not possible on this machine.
-    """
-    settings = settings.checked()
-    results: dict[str, ThroughputResult] = {}
-    for group in _groups(specs, baseline):
-        for result in _measure_group(group, settings, baseline, progress or _logger.info):
-            results.setdefault(result.name, result)
-    return list(results.values())
+    """All results of ``throughput_groups`` on the one device that ``settings`` name."""
+    groups = throughput_groups(specs, settings, baseline, [str(resolve_device(settings.device))], progress)
+    return [result for group in groups for result in group]
 
 
-def measure_on_all_devices(
+def throughput_groups(
     specs: Sequence[NetworkSpec],
     settings: ThroughputSettings,
     baseline: NetworkSpec | None = None,
     devices: Sequence[str] | None = None,
     progress: Progress | None = None,
-) -> list[ThroughputResult]:
-    """``measure_throughput`` with the groups spread over ``devices``, one group at a time on each.
+) -> Iterator[list[ThroughputResult]]:
+    """Time ``specs`` and the baseline in turn, at most eight in a group so that any number of them fits into memory.
+
+    Groups run one after the other, or on several devices at once with one group at a time on each. The baseline is in
+    every group, and in the results once. A network that fails is a result with an ``error`` and does not stop the
+    others. torch's global flags and random state are as before afterwards.
 
     Args:
         specs: what to time.
-        settings: how; its device is replaced.
-        baseline: the network that ``relative`` refers to; it is timed on every device.
-        devices: names; by default all visible GPUs of the kind of ``settings.device``, if that names no index.
-        progress: called with a short text now and then.
+        settings: how; its device stands for ``devices``.
+        baseline: the network that ``relative`` refers to.
+        devices: names; by default all visible GPUs of the kind of ``settings.device``, or that one if it has an index.
+        progress: called now and then.
+
+    Yields:
+        The results of a group, as soon as there are any.
 
     Raises:
-        InputError: the settings are not possible on this machine.
+        InputError: the settings are not possible on this machine, or a network is named twice.
     """
     checked = settings.checked()
     if devices is None:
-        spread = ':' not in settings.device
-        devices = [str(device) for device in visible_devices(torch.device(checked.device))] if spread else []
+        own = torch.device(checked.device)
+        devices = [checked.device] if ':' in settings.device else [str(device) for device in visible_devices(own)]
     groups = _groups(specs, baseline, len(devices))
-    if len(devices) < 2 or len(groups) < 2:
-        return measure_throughput(specs, settings, baseline, progress)
+    total = sum(len(group) + bool(baseline) for group in groups) * (checked.rounds + 1)
+    meter = _Meter(total, progress)
+    if len(devices) == 1:
+        here = dataclasses.replace(checked, device=devices[0])
+        measured: Iterable[list[ThroughputResult]] = (_measure_group(group, here, baseline, meter) for group in groups)
+    else:
+        measured = _on_many_devices(groups, checked, baseline, devices, meter)
+    seen: set[str] = set()
+    for results in measured:
+        yield [result for result in results if result.name not in seen]
+        seen |= {result.name for result in results}
+
+
+@dataclass
+class _Meter:
+    """Reports progress in rounds of a network."""
+
+    total: int
+    report: Progress | None
+    done: int = 0
+
+    def advance(self, text: str, by: int = 1) -> None:
+        self.done += by
+        if self.report is not None:
+            self.report(self.done, self.total, text)
+
+
+def _on_many_devices(
+    groups: list[list[NetworkSpec]],
+    settings: ThroughputSettings,
+    baseline: NetworkSpec | None,
+    devices: Sequence[str],
+    meter: _Meter,
+) -> Iterator[list[ThroughputResult]]:
+    """One process a device, each measuring a group at a time; results in the order in which groups are done."""
     context = get_context('spawn')
-    with context.Manager() as manager:
+    with context.Manager() as manager, ProcessPoolExecutor(len(devices), mp_context=context) as pool:
         free = manager.Queue()
         for device in devices:
             free.put(device)
-        with ProcessPoolExecutor(len(devices), mp_context=context) as pool:
-            jobs = [pool.submit(_measure_on_free_device, group, checked, baseline, free) for group in groups]
-            done = []
-            for group, job in zip(groups, jobs, strict=True):
-                try:
-                    done += job.result()
-                except Exception as error:
-                    # A process that was killed (out of memory, a driver's fault) takes its group with it, no more.
-                    reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
-                    done += [ThroughputResult(spec.name, checked, error=reason) for spec in group]
-                (progress or _logger.info)(f'timed {", ".join(spec.name for spec in group)}')
-    results: dict[str, ThroughputResult] = {}
-    for result in done:
-        results.setdefault(result.name, result)
-    return list(results.values())
+        jobs = {pool.submit(_measure_on_free_device, group, settings, baseline, free): group for group in groups}
+        for job in as_completed(jobs):
+            group = jobs[job]
+            try:
+                yield job.result()
+            except Exception as error:
+                # A process that was killed (out of memory, a driver's fault) takes its group with it, no more.
+                reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
+                yield [ThroughputResult(spec.name, settings, error=reason) for spec in group]
+            meter.advance(', '.join(spec.name for spec in group), (len(group) + bool(baseline)) * (settings.rounds + 1))
 
 
 def _measure_on_free_device(
@@ -181,21 +199,21 @@ def _groups(specs: Sequence[NetworkSpec], baseline: NetworkSpec | None, workers:
 
 
 def _measure_group(
-    group: list[NetworkSpec], settings: ThroughputSettings, baseline: NetworkSpec | None, progress: Progress
+    group: list[NetworkSpec], settings: ThroughputSettings, baseline: NetworkSpec | None, meter: _Meter
 ) -> list[ThroughputResult]:
     contestants = [_Contestant(spec) for spec in [*group, *([baseline] if baseline else [])]]
     with numeric_flags(settings.precision, settings.threads):
         for contestant in contestants:
-            progress(f'warming up {contestant.spec.name}')
             _guarded(contestant, lambda c: _warm_up(c, settings))
+            meter.advance(f'warmed up {contestant.spec.name}')
         running = [contestant for contestant in contestants if contestant.error is None]
         for index in range(settings.rounds):
-            progress(f'round {index + 1} of {settings.rounds}')
             # Each round starts with another network, so that none always follows the same one.
             start = index % max(len(running), 1)
             for contestant in running[start:] + running[:start]:
                 if contestant.error is None:
                     _guarded(contestant, _time_round)
+            meter.advance(f'round {index + 1} of {settings.rounds}', len(contestants))
     reference = contestants[-1] if baseline else None
     return [_result(contestant, settings, reference) for contestant in contestants]
 

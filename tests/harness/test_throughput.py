@@ -9,7 +9,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness import throughput
 from eca_zoo.harness.devices import resolve_device, visible_devices
 from eca_zoo.harness.runners import NetworkSpec, Runner, ThroughputSettings
-from eca_zoo.harness.throughput import measure_on_all_devices, measure_throughput
+from eca_zoo.harness.throughput import measure_throughput, throughput_groups
 
 QUICK = ThroughputSettings(
     device='cpu', batch_size=2, img_size=32, rounds=3, round_seconds=0, warmup_steps=0, threads=1
@@ -139,11 +139,26 @@ def test_torchs_flags_threads_and_random_state_are_as_before():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_groups_are_spread_over_devices_and_collected_in_order():
-    specs = [ECA, NetworkSpec('test_resnet'), NetworkSpec('test_efficientnet')]
-    results = measure_on_all_devices(specs, dataclasses.replace(QUICK, rounds=1), PLAIN, devices=['cpu', 'cpu'])
-    assert {result.name for result in results} == {spec.name for spec in specs}
+def test_groups_are_spread_over_devices_with_the_baseline_in_each():
+    specs = [ECA, PLAIN, NetworkSpec('test_efficientnet')]
+    progress = []
+    groups = list(
+        throughput_groups(
+            specs, dataclasses.replace(QUICK, rounds=1), PLAIN, ['cpu', 'cpu'], lambda *state: progress.append(state)
+        )
+    )
+    assert len(groups) == 2
+    results = [result for group in groups for result in group]
+    assert sorted(result.name for result in results) == sorted(spec.name for spec in specs)
     assert all(result.error is None and result.relative > 0 for result in results)
+    assert [state[:2] for state in progress] == [(4, 8), (8, 8)]
+
+
+def test_progress_counts_every_round_of_every_network():
+    progress = []
+    measure_throughput([ECA], QUICK, PLAIN, lambda done, total, text: progress.append((done, total, text)))
+    assert progress[0] == (1, 8, 'warmed up test_eca_resnet')
+    assert progress[-1] == (8, 8, 'round 3 of 3')
 
 
 def test_the_cpu_is_one_device():
