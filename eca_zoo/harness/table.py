@@ -26,7 +26,7 @@ class Column:
 
 
 _ACCURACY = 'validation: a ratio of integer counts'
-_COUNTED = (
+_COUNTED = 'counted on the meta device for `infer_img_size`'
     "counted on the meta device at the row's `infer_img_size`, else at `img_size`, else at the network's own size"
 )
 _REPORTED = '`reported` in weights_manifest.yaml'
@@ -78,7 +78,7 @@ COLUMNS = (
         'infer_spread', '%', "interquartile range of the rounds' throughputs, in percent of the median", _TIMED, '.1f'
     ),
     Column('infer_batch_size', 'images', 'batch size, after halving where the one asked for did not fit', _TIMED),
-    Column('infer_img_size', 'pixels', 'height and width of the images', _TIMED),
+    Column('infer_img_size', 'pixels', 'height and width of the images of complexity and throughput', _SETTING),
     Column(
         'relative_throughput',
         '',

@@ -239,7 +239,7 @@ def _warm_up(contestant: _Contestant, settings: ThroughputSettings) -> None:
     if on_cuda:
         before = torch.cuda.memory_allocated(settings.device)
     runner = contestant.runner = Runner(contestant.spec, settings)
-    batch_size = settings.batch_size
+    batch_size = settings.batch_size or 1
     while True:
         if on_cuda:
             torch.cuda.reset_peak_memory_stats(settings.device)
