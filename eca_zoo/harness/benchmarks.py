@@ -21,7 +21,7 @@ class Benchmark:
 
     Attributes:
         specs: networks, in the order of the rows; the baseline is one of them.
-        settings: of the throughputs; a row for each of them. Where there is a baseline, one image size holds for all: by
+        settings: of the throughputs; a row for each of them. With a baseline one image size holds for all, by
             default that of the first network.
         bench: ``inference``, ``train``, ``both``, or ``profile`` for complexity alone.
         baseline: the network that relative throughputs refer to.

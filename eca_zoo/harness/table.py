@@ -27,8 +27,6 @@ class Column:
 
 _ACCURACY = 'validation: a ratio of integer counts'
 _COUNTED = 'counted on the meta device for `infer_img_size`'
-    "counted on the meta device at the row's `infer_img_size`, else at `img_size`, else at the network's own size"
-)
 _REPORTED = '`reported` in weights_manifest.yaml'
 _TIMED = 'benchmark: rounds in turn with the other networks'
 _SETTING = 'setting of the benchmark'
