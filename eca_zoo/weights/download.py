@@ -236,9 +236,8 @@ class _Transfer:
         declared, received = response.headers.get('Content-Length', ''), 0
         while received <= expected:
             try:
-                chunk = response.read(min(_CHUNK, expected + 1 - received))
-            except http.client.IncompleteRead as error:
-                file.write(error.partial)
+                chunk = response.read1(min(_CHUNK, expected + 1 - received))
+            except http.client.IncompleteRead:
                 raise _Retry('the connection broke off') from None
             except (OSError, http.client.HTTPException) as error:
                 raise _connection_error(self.url, error) from None

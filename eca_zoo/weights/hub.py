@@ -1,6 +1,7 @@
 """Fetching from the Hugging Face Hub through its own client and cache, with the verification that these leave out."""
 
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -51,38 +52,36 @@ def _remove_from_cache(path: Path) -> None:
 
 def _download(source: HubSource, policy: RetryPolicy, progress: Progress, force: bool) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     bar: Any = _make_bar(progress)
     delay = policy.first_delay
     for attempt in range(1, policy.attempts + 1):
         try:
-            return Path(
-                hf_hub_download(
-                    source.repo, source.file, revision=source.revision, force_download=force, tqdm_class=bar,
-                    library_name='eca_zoo',
-                )
+            path = hf_hub_download(
+                source.repo, source.file, revision=source.revision, force_download=force, tqdm_class=bar,
+                library_name='eca_zoo',
             )  # fmt: skip
-        except HfHubHTTPError as error:
-            # The client asks again on its own, except where the transfer itself begins with a server error.
-            if error.response.status_code < 500 or attempt == policy.attempts:
-                raise SourceError(explain(error, source)) from None
-            reason = explain(error, source)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # also those of the client's HTTP library, which depends on the client's version
             problem = _storage_problem(error)
             if problem is not None:
                 raise problem from None
-            if 'Consistency check failed' not in str(error) or attempt == policy.attempts:
+            if attempt == policy.attempts or not _may_pass(error):
                 raise SourceError(explain(error, source)) from None
-            reason = 'the connection broke off'
-        except (
-            Exception
-        ) as error:  # the client lets those of its HTTP library through, whose name depends on its version
-            raise SourceError(explain(error, source)) from None
-        _logger.info('%s: %s; trying again in %.1f s', source.repo, reason, delay)
+            _logger.info('%s: %s; trying again in %.1f s', source.repo, error, delay)
+        else:
+            return Path(path)
         time.sleep(delay)
         delay = min(delay * 2, policy.max_delay)
-    raise AssertionError('every attempt returns or raises')
+    raise AssertionError('the last attempt returns or raises')
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may help with something that the client itself does not try again."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500
+    return type(error).__name__ == 'ReadError' or 'Consistency check failed' in str(error)
 
 
 def _make_bar(progress: Progress) -> type:
@@ -115,6 +114,7 @@ def explain(error: BaseException, source: HubSource) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        FileMetadataError,
         GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -146,4 +146,9 @@ def explain(error: BaseException, source: HubSource) -> str:
     if status is not None:
         return f'status {status}: {urlsplit(endpoint).hostname} is failing; try again later'
     text = ' '.join(str(error).split()) or type(error).__name__
+    sizes = re.search(r'should be of size (\d+) but has size (\d+)', text)
+    if sizes:
+        return f'it delivers {sizes[2]} bytes instead of {sizes[1]} (a login page?); try again, or check HF_ENDPOINT'
+    if isinstance(error, FileMetadataError):
+        return f'{endpoint} does not answer as a hub does (a login page?); check HF_ENDPOINT and the connection'
     return f'cannot reach {urlsplit(endpoint).netloc} ({text}); check the connection and HF_ENDPOINT, or use --offline'
