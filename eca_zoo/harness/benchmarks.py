@@ -48,6 +48,8 @@ class Benchmark:
         modes = MODES[self.bench]
         every = [[dataclasses.replace(given, train=train).checked() for train in modes] for given in self.settings]
         self.measured = [(dataclasses.replace(checked[0], train=False), Measured()) for checked in every if checked]
+        if not modes:
+            self.measured = [(given, Measured()) for given in self.settings[:1]]
         for index, (settings, _) in enumerate(self.measured):
             if any(settings == other for other, _ in self.measured[:index]):
                 raise InputError(f'a throughput setting occurs twice: {settings.precision} on {settings.device}')

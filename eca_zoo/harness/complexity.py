@@ -101,7 +101,9 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int, int], name: s
     family = name.rpartition('/')[2] or str(getattr(model, 'pretrained_cfg', {}).get('architecture', ''))
     is_mobilenetv2 = 'mobilenetv2' in family
     state = {key: tensor.to('meta') for key, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    image = torch.empty(1, *input_size, device='meta', dtype=next(model.parameters()).dtype)
+    # Batch statistics, which ECA blocks are counted with, need more than one value a channel.
+    batch = 2 if any(isinstance(module, EcaLayer) for module in model.modules()) else 1
+    images = torch.empty(batch, *input_size, device='meta', dtype=next(model.parameters()).dtype)
     counter = _OperatorCounter()
     module_counts = _ModuleCounts()
     with (
@@ -111,15 +113,15 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int, int], name: s
         module_counts.hooked(model, ends_in_mean=is_mobilenetv2),
         counter,
     ):
-        torch.func.functional_call(model, state, (image,))
+        torch.func.functional_call(model, state, (images,))
     return Complexity(
         model=name,
         input_size=input_size,
         params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=counter.macs,
-        activations=counter.activations,
-        macs_fvcore=counter.macs + counter.norms + module_counts.adaptive_average,
-        macs_ptflops=module_counts.ptflops,
+        macs=counter.macs // batch,
+        activations=counter.activations // batch,
+        macs_fvcore=(counter.macs + counter.norms + module_counts.adaptive_average) // batch,
+        macs_ptflops=module_counts.ptflops // batch,
         paper_giga=10**9 if is_mobilenetv2 else 2**30,
     )
 
@@ -133,9 +135,8 @@ def _by_definition(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for module in model.modules():
-        # A norm stays in evaluation: batch statistics need more than one value a channel.
-        if any(isinstance(child, EcaLayer) for child in module.children()) and not isinstance(module, _BatchNorm):
-            module.training = True
+        if any(isinstance(child, EcaLayer) for child in module.children()):
+            module.train()
     try:
         yield
     finally:
@@ -211,7 +212,7 @@ def _conv(module: _ConvNd, x: torch.Tensor, y: torch.Tensor) -> int:
 
 
 def _linear(module: nn.Linear, x: torch.Tensor, y: torch.Tensor) -> int:
-    return x.numel() * y.shape[-1] + (y.shape[-1] if module.bias is not None else 0)
+    return x.numel() * y.shape[-1] + (y.shape[0] * y.shape[-1] if module.bias is not None else 0)
 
 
 def _norm(module: Any, x: torch.Tensor, y: torch.Tensor) -> int:

@@ -118,7 +118,7 @@ def throughput_rows(
         for settings, results in measured:
             timed = [result for result in (results.infer.get(name), results.train.get(name)) if result is not None]
             own = identity.get(name, {})
-            img_size = (settings.img_size if timed else None) or own.get('img_size')
+            img_size = settings.img_size or own.get('img_size')
             parts = [complexity_of(name, img_size), own, *map(throughput_cells, timed)]
             errors = dict.fromkeys(part['error'] for part in parts if part.get('error'))
             row: dict[str, Any] = {'model': name}
