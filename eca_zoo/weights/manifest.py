@@ -11,6 +11,7 @@ import yaml
 
 from eca_zoo.errors import InputError
 from eca_zoo.resources import data_path
+from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
 from eca_zoo.weights.home import local_manifest_path
 
 _logger = logging.getLogger(__name__)
@@ -34,11 +35,7 @@ def _check_relative(path: str, key: str) -> None:
         raise ValueError(f'{key} must be a relative path that stays in its folder, not {path!r}')
 
 
-class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
-    """Base of the records: an unknown key is an error, a record never changes."""
-
-
-class Transform(_Strict, frozen=True):
+class Transform(Strict, frozen=True):
     """The evaluation transform; ``input_size`` is (channels, height, width) in pixels, mean and std are for [0, 1]."""
 
     input_size: tuple[int, int, int]
@@ -56,7 +53,7 @@ class Transform(_Strict, frozen=True):
             raise ValueError(f'interpolation {self.interpolation!r} is unknown')
 
 
-class Reported(_Strict, frozen=True):
+class Reported(Strict, frozen=True):
     """What the authors reported: accuracies in percent, ``params_m`` and ``gflops`` in the units of their table."""
 
     top1: float
@@ -71,7 +68,7 @@ class Reported(_Strict, frozen=True):
                 raise ValueError(f'{key} is a percentage, not {getattr(self, key)}')
 
 
-class Original(_Strict, frozen=True):
+class Original(Strict, frozen=True):
     """The authors' file; ``size`` (bytes) and ``sha256`` are absent as long as nobody has recorded them."""
 
     file: str
@@ -91,7 +88,7 @@ class Original(_Strict, frozen=True):
         return f'https://drive.google.com/file/d/{self.google_drive_id}' if self.google_drive_id else None
 
 
-class HubSource(_Strict, frozen=True):
+class HubSource(Strict, frozen=True):
     """A file in a Hugging Face Hub repository, pinned to a commit."""
 
     repo: str
@@ -106,7 +103,7 @@ class HubSource(_Strict, frozen=True):
         _check_relative(self.file, 'file')
 
 
-class Source(_Strict, frozen=True):
+class Source(Strict, frozen=True):
     """One place to get a checkpoint from: exactly one of the four keys.
 
     ``package``: a path under the package's data folder. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
@@ -134,7 +131,7 @@ class Source(_Strict, frozen=True):
         return self.url or f'{"package" if self.package else "file"}:{self.package or self.file}'
 
 
-class Checkpoint(_Strict, frozen=True):
+class Checkpoint(Strict, frozen=True):
     """The converted safetensors file: ``size`` in bytes, ``sha256`` of its bytes, where it can be had."""
 
     size: int
@@ -149,7 +146,7 @@ class Checkpoint(_Strict, frozen=True):
             raise ValueError('sources must list at least one place')
 
 
-class Entry(_Strict, frozen=True):
+class Entry(Strict, frozen=True):
     """One checkpoint under its timm name ``architecture.tag``."""
 
     num_classes: int
@@ -172,7 +169,7 @@ class Entry(_Strict, frozen=True):
                 raise ValueError(f'kernel_sizes must be odd and positive, not {list(self.kernel_sizes or ())}')
 
 
-class Manifest(_Strict, frozen=True):
+class Manifest(Strict, frozen=True):
     """All entries by name."""
 
     models: dict[str, Entry]
@@ -188,30 +185,6 @@ def _check_hash(sha256: str | None) -> None:
         raise ValueError(f'sha256 must be 64 lower-case hexadecimal digits, not {sha256!r} ({len(sha256)} characters)')
 
 
-class _UniqueKeyLoader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, except that a repeated key is an error and not the last one wins."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'key {key_node.value!r} occurs twice', node.start_mark
-                )
-            seen.add(str(key_node.value))
-        return super().construct_mapping(node, deep)
-
-
-def _reason(error: Exception) -> tuple[str, str]:
-    """The key (dotted, may be empty) and the reason in a msgspec error."""
-    text, _, where = str(error).partition(' - at `')
-    key = where.rstrip('`').removeprefix('$').removeprefix('.')
-    unknown = re.search(r'unknown field `([^`]*)`', text)
-    if unknown:
-        key, text = '.'.join(filter(None, [key, unknown.group(1)])), 'unknown key'
-    return key, text
-
-
 def parse_manifest(text: str, path: str | Path) -> Manifest:
     """Check and type the manifest ``text``, which was read from ``path``.
 
@@ -219,9 +192,9 @@ def parse_manifest(text: str, path: str | Path) -> Manifest:
         ManifestError: it is no YAML, or a key is unknown, missing, repeated, of a wrong type or out of range.
     """
     try:
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ManifestError(f'{path}: not a readable manifest: {" ".join(str(error).split())}') from None
+        raw = load_yaml(text)
+    except ValueError as error:
+        raise ManifestError(f'{path}: not a readable manifest: {error}') from None
     if not isinstance(raw, dict) or not isinstance(raw.get('models'), dict):
         raise ManifestError(f'{path}: models: a manifest is a mapping with the keys version and models')
     if raw.get('version') != VERSION:
@@ -237,7 +210,7 @@ def _parse_entry(name: Any, raw: Any, path: str | Path) -> Entry:
     try:
         return msgspec.convert(raw, Entry)
     except (msgspec.ValidationError, TypeError, OverflowError) as error:
-        key, reason = _reason(error)
+        key, reason = key_and_reason(error)
         raise ManifestError(f'{path}: {".".join(filter(None, ["models", name, key]))}: {reason}') from None
 
 
