@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,7 +99,9 @@ def _check_zip(content: bytes) -> None:
 
 def _unpickle(content: bytes) -> Any:
     try:
-        return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():  # about the pickle's protocol, which a refusal makes irrelevant
+            warnings.simplefilter('ignore')
+            return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
     except Exception as error:  # untrusted input for a large parser: whatever goes wrong, the file is refused
         text = ' '.join(str(error).split()) or type(error).__name__
     forbidden = re.search(r'GLOBAL ([\w.]+)', text)
@@ -129,8 +132,11 @@ def _tensors_of(loaded: Any, size: int) -> dict[str, torch.Tensor]:
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f'no state dict: it holds {_described(state)}; save model.state_dict()')
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            what = f'its entry {str(key)[:60]!r} is {_described(value)}, not a tensor'
+        if not isinstance(key, str):
+            what = f'one of its keys is the {type(key).__name__} {str(key)[:60]}, not a name'
+            raise CheckpointError(f'no state dict: {what}; save model.state_dict()')
+        if not isinstance(value, torch.Tensor):
+            what = f'its entry {key[:60]!r} is {_described(value)}, not a tensor'
             raise CheckpointError(f'no state dict: {what}; save model.state_dict()')
         if value.layout != torch.strided or value.is_quantized:
             raise CheckpointError(f'the tensor {key!r} is sparse or quantized; save the float32 model')

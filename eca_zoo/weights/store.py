@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 
 from eca_zoo.resources import data_path
-from eca_zoo.weights.errors import CheckpointError
-from eca_zoo.weights.home import eca_zoo_home
-from eca_zoo.weights.manifest import Checkpoint, HubSource, Source
+from eca_zoo.weights.home import eca_zoo_home, local_manifest_path
+from eca_zoo.weights.manifest import Checkpoint, HubSource, ManifestError, Source
 
 _CHUNK = 1 << 22
 
@@ -20,7 +19,7 @@ def local_paths(name: str, checkpoint: Checkpoint) -> list[Path]:
     """The existing files that should hold the checkpoint, the preferred one first; nothing is verified here.
 
     Raises:
-        CheckpointError: a ``file`` source leads out of its folder through a symbolic link.
+        ManifestError: a ``file`` source leads out of its folder through a symbolic link.
     """
     candidates = [local_path(name, source) for source in checkpoint.sources]
     candidates.insert(0, eca_zoo_home() / stored_name(name, checkpoint.sha256))
@@ -40,11 +39,12 @@ def local_path(name: str, source: Source) -> Path | None:
 
 
 def _inside_home(name: str, relative: str) -> Path:
-    path = eca_zoo_home() / relative
-    if not path.resolve().is_relative_to(eca_zoo_home().resolve()):
-        raise CheckpointError(
-            f'{path}: models.{name}.checkpoint.sources.file: a symbolic link leads out of {eca_zoo_home()}; '
-            f'copy the file into it, or list it as a source with url: file://...'
+    home = eca_zoo_home()
+    path = home / relative
+    if not path.resolve().is_relative_to(home.resolve()):
+        raise ManifestError(
+            f'{local_manifest_path()}: models.{name}.checkpoint.sources.file: {relative} is a symbolic link that leads '
+            f'out of {home}; copy the file there, or list it as url: file://...'
         )
     return path
 

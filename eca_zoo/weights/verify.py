@@ -25,7 +25,7 @@ def verify(name: str, entry: Entry) -> list[VerifiedFile]:
         A result for each file; none where the checkpoint is not published or not on this machine.
 
     Raises:
-        CheckpointError: a path of the manifest leads out of its folder.
+        ManifestError: a path of the manifest leads out of its folder.
     """
     if entry.checkpoint is None:
         return []
