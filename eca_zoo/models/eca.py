@@ -35,8 +35,7 @@ def check_kernel_size(kernel_size: int) -> int:
 class EcaLayer(nn.Module):
     """Efficient channel attention: scales each channel by sigmoid(conv1d(mean over height and width)).
 
-    Maps (N, C, H, W) to the same shape; given a shortcut of that shape as well, it adds it in the same pass over
-    memory. Its one parameter is ``conv.weight``, of shape (1, 1, k).
+    Maps (N, C, H, W) to the same shape. Its one parameter is ``conv.weight``, of shape (1, 1, k).
     """
 
     def __init__(
@@ -67,8 +66,17 @@ class EcaLayer(nn.Module):
         """Factors (N, C, 1, 1) in (0, 1) for the channel means (N, C)."""
         return self.conv(means.unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1)
 
-    def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
-        gate = self.gate(x.mean((2, 3)))
+    def forward(
+        self, x: torch.Tensor, shortcut: torch.Tensor | None = None, means: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Scale the channels of ``x``.
+
+        Args:
+            x: (N, C, H, W).
+            shortcut: of the same shape; added to the result in the same pass over memory.
+            means: (N, C), the means of ``x`` over height and width where the caller has them already.
+        """
+        gate = self.gate(x.mean((2, 3)) if means is None else means)
         return x * gate if shortcut is None else torch.addcmul(shortcut, x, gate)
 
     def extra_repr(self) -> str:

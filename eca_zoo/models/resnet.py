@@ -4,8 +4,10 @@ import functools
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from timm.models import register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
 
 from eca_zoo.models._build import KernelSizes, build_network
 from eca_zoo.models._cfg import default_cfgs_of
@@ -43,18 +45,43 @@ class EcaBasicBlock(BasicBlock):
 
 
 class EcaBottleneck(Bottleneck):
-    """timm's bottleneck block, whose ECA layer scales and adds the shortcut in one pass over memory."""
+    """timm's bottleneck block, whose ECA layer scales and adds the shortcut in one pass over memory.
+
+    In evaluation the last convolution and its norm are affine maps of each pixel, and so commute with the mean over the
+    pixels: the gate is computed from the mean of their input, which has a quarter of the channels of their output, and
+    the output is read once less.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
         x = self.act1(self.bn1(self.conv1(x)))
-        x = self.act2(self.drop_block(self.bn2(self.conv2(x))))
-        x = self.bn3(self.conv3(self.aa(x)))  # type: ignore[misc]
+        x = self.aa(self.act2(self.drop_block(self.bn2(self.conv2(x)))))  # type: ignore[misc]
+        means: torch.Tensor | None = None
+        if not torch.jit.is_scripting():
+            means = _means_after(x, self.conv3, self.bn3)
+        x = self.bn3(self.conv3(x))
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if self.drop_path is not None and self.training:
             return self.act3(self.drop_path(self.se(x)) + shortcut)
-        return self.act3(self.se(x, shortcut))
+        return self.act3(self.se(x, shortcut, means))
+
+
+def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Tensor | None:
+    """Means (N, C') over height and width of ``norm(conv(x))``, from the means of ``x`` (N, C, H, W) alone.
+
+    None where the two are not known to be an affine map of each pixel: a norm that uses the statistics of the batch, or
+    modules that somebody has put in the place of these, or that compute their weight when they are called.
+    """
+    if type(conv) is not nn.Conv2d or conv._forward_pre_hooks:
+        return None
+    if type(norm) is nn.Identity:  # folded into the convolution
+        return F.linear(x.mean((2, 3)), conv.weight.flatten(1), conv.bias)
+    if type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or norm.training or norm.running_mean is None:
+        return None
+    means: Any = F.linear(x.mean((2, 3)), conv.weight.flatten(1), conv.bias)
+    bn: Any = norm
+    return F.batch_norm(means, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
 
 
 def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) -> dict[int, int]:

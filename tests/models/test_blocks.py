@@ -1,0 +1,134 @@
+"""The blocks' shorter ways over memory against timm's own blocks, which apply the ECA layer as the paper draws it."""
+
+import pytest
+import timm
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+
+from eca_zoo.models.resnet import EcaBasicBlock, EcaBottleneck
+from tests.reference_checkpoints import reference_state_dict
+
+DEPTHS = {'eca_resnet18': BasicBlock, 'eca_resnet34': BasicBlock}
+RESNETS = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152']
+
+
+def with_plain_blocks(name: str) -> nn.Module:
+    """The network with timm's blocks in the place of ours."""
+    layers = {'eca_resnet18': (2, 2, 2, 2), 'eca_resnet34': (3, 4, 6, 3), 'eca_resnet50': (3, 4, 6, 3)}
+    layers |= {'eca_resnet101': (3, 4, 23, 3), 'eca_resnet152': (3, 8, 36, 3)}
+    return timm.create_model(name, block=DEPTHS.get(name, Bottleneck), layers=layers[name])
+
+
+def pair(name: str) -> tuple[nn.Module, nn.Module]:
+    """Ours and the plain one, with equal weights."""
+    ours, plain = timm.create_model(name).eval(), with_plain_blocks(name).eval()
+    state = dict(zip(ours.state_dict(), reference_state_dict(name).values(), strict=True))
+    ours.load_state_dict(state)
+    plain.load_state_dict(state)
+    return ours, plain
+
+
+def image(batch: int = 2, side: int = 64) -> torch.Tensor:
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize('name', RESNETS)
+def test_logits_equal_those_of_the_plain_blocks(name):
+    ours, plain = pair(name)
+    assert {type(module) for module in ours.modules()} & {EcaBasicBlock, EcaBottleneck}
+    assert not {type(module) for module in plain.modules()} & {EcaBasicBlock, EcaBottleneck}
+    with torch.inference_mode():
+        assert relative_error(ours(image()), plain(image())) <= 1e-5
+
+
+def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Of a training step in float64."""
+    network.train()(image(8).double()).square().mean().backward()
+    return {key: parameter.grad for key, parameter in network.named_parameters()}
+
+
+# In float64, which shows what the block does: in float32 a few rounding errors that move a ReLU across zero make the
+# gradients of deep networks differ by 1e-3 and more, whichever way a block is computed.
+@pytest.mark.parametrize('name', RESNETS)
+def test_gradients_of_a_training_step_equal_those_of_the_plain_blocks(name):
+    torch.manual_seed(0)
+    ours, plain = timm.create_model(name), with_plain_blocks(name)
+    for module in ours.modules():
+        if isinstance(module, EcaBasicBlock | EcaBottleneck):
+            last_norm = module.bn3 if isinstance(module, EcaBottleneck) else module.bn2
+            nn.init.constant_(last_norm.weight, 0.2)  # zero in a new network, so that the gates would not matter
+    plain.load_state_dict(ours.state_dict())
+    actual, expected = gradients(ours.double()), gradients(plain.double())
+    for key, gradient in actual.items():
+        assert relative_error(gradient, expected[key]) <= 1e-10, key
+
+
+@pytest.mark.parametrize('name', ['eca_resnet18', 'eca_resnet50'])
+@pytest.mark.parametrize('training', [True, False])
+def test_gradients_of_one_block_equal_those_of_the_plain_block_in_float32(name, training):
+    ours, plain = (network.layer1[1].train(training) for network in pair(name))
+    for block in (ours, plain):
+        x = torch.randn(4, block.conv1.in_channels, 14, 14, generator=torch.Generator().manual_seed(0))
+        block(x).square().mean().backward()
+    for (key, p), q in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        assert relative_error(p.grad, q.grad) <= 1e-4, key
+
+
+def bottlenecks() -> tuple[nn.Module, nn.Module]:
+    """One of our bottleneck blocks and timm's, with equal weights, in evaluation mode."""
+    ours, plain = pair('eca_resnet50')
+    return ours.layer1[1], plain.layer1[1]
+
+
+def assert_equal_blocks(ours: nn.Module, plain: nn.Module) -> None:
+    x = torch.randn(2, 256, 9, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x), plain(x), rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True))
+
+
+def test_block_is_right_when_a_norm_adapts_to_the_batch_in_evaluation():
+    ours, plain = bottlenecks()
+    for block in (ours, plain):
+        block.bn3.train()
+    assert_equal_blocks(ours, plain)
+    for block in (ours, plain):
+        block.bn3.eval()
+        block.bn3.running_mean = block.bn3.running_var = None
+    assert_equal_blocks(ours, plain)
+
+
+def test_block_is_right_when_the_weight_is_computed_at_the_call():
+    ours, plain = bottlenecks()
+    for block in (ours, plain):
+        nn.utils.parametrizations.weight_norm(block.conv3)
+        block.conv3.parametrizations.weight.original0.data.mul_(2)
+    assert_equal_blocks(ours, plain)
+
+
+def test_block_is_right_when_the_convolution_is_wrapped():
+    ours, plain = bottlenecks()
+    for block in (ours, plain):
+        block.conv3 = nn.Sequential(block.conv3, nn.ReLU())
+    assert_equal_blocks(ours, plain)
+
+
+def test_block_is_right_when_the_norm_is_folded_into_the_convolution():
+    ours, plain = bottlenecks()
+    for block in (ours, plain):
+        block.conv3 = nn.utils.fusion.fuse_conv_bn_eval(block.conv3, block.bn3)
+        block.bn3 = nn.Identity()
+    assert_equal_blocks(ours, plain)
+
+
+def test_hooks_of_every_module_run_once_in_a_pass():
+    ours, _ = bottlenecks()
+    calls = dict.fromkeys((name for name, module in ours.named_modules() if name and not list(module.children())), 0)
+    for name in calls:
+        ours.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+    ours(torch.randn(1, 256, 8, 8))
+    assert set(calls.values()) == {1}
