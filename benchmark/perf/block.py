@@ -18,7 +18,7 @@ Step = Callable[[], None]
 
 
 def networks() -> dict[str, torch.nn.Module]:
-    """The baseline first; the plain network has timm's block, which reads its output to pool it and again to scale it."""
+    """The baseline first; the plain network has timm's block, which reads its output once to pool and once to scale."""
     return {
         'resnet50': timm.create_model('resnet50'),
         'eca_resnet50': timm.create_model('eca_resnet50'),
