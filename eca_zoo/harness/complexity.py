@@ -82,13 +82,15 @@ def complexity(
         raise RunError(f'{name}: its complexity cannot be counted: {reason}') from error
 
 
-def create_network(name: str, img_size: int | None = None, model_kwargs: dict[str, Any] | None = None) -> nn.Module:
-    """The network ``name`` with random weights, made for images of ``img_size`` pixels where its layers ask."""
+def create_network(
+    name: str, img_size: int | None = None, model_kwargs: dict[str, Any] | None = None, pretrained: bool = False
+) -> nn.Module:
+    """The network ``name``, made for images of ``img_size`` pixels where its layers depend on their size."""
     model_kwargs = dict(model_kwargs or {})
     cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if img_size and cfg is not None and cfg.fixed_input_size and img_size not in cfg.input_size:
         model_kwargs.setdefault('img_size', img_size)
-    return timm.create_model(name, pretrained=False, **model_kwargs)
+    return timm.create_model(name, pretrained=pretrained, **model_kwargs)
 
 
 def default_input_size(model: nn.Module) -> tuple[int, int, int]:

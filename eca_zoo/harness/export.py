@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from eca_zoo.errors import InputError, RunError
+from eca_zoo.harness.complexity import create_network, default_input_size
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 _CHECKED_BATCHES = (1, 3)
 _TOLERANCE = 1e-4
+_OLDEST_OPSET = 18
 _logger = logging.getLogger(__name__)
 
 
@@ -54,14 +56,11 @@ def export_model(
     if format not in FORMATS:
         raise InputError(f'format {format!r} is unknown; use one of {", ".join(FORMATS)}')
     check_installed(('onnx', 'onnxscript', 'onnxruntime') if format == 'onnx' else ())
+    _check_target(path)
     modes = [(module, module.training) for module in model.modules()]
     try:
-        folder = tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent)
-    except OSError as error:
-        raise InputError(f'{path}: cannot write here: {error.strerror}; choose another --out') from None
-    try:
-        with folder as name:
-            temporary = Path(name) / f'model{FORMATS[format]}'
+        with tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent) as name:
+            temporary = Path(name) / path.name
             run, opset = _write(model.eval(), input_size, temporary, format, opset)
             deviation = _largest_error(model, run, input_size)
             if not deviation <= _TOLERANCE:
@@ -75,6 +74,41 @@ def export_model(
         for module, training in modes:
             module.training = training
     return ExportReport(path, format, size, opset, deviation)
+
+
+def export_network(
+    name: str,
+    path: Path,
+    format: str = 'onnx',
+    pretrained: bool = True,
+    img_size: int | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    opset: int | None = None,
+) -> ExportReport:
+    """Build ``name`` of timm's registry, with its weights if ``pretrained``, and export it with ``export_model``.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        RunError: the weights cannot be had, or the export fails.
+    """
+    if format == 'onnx' and opset is not None and opset < _OLDEST_OPSET:
+        raise InputError(f'opset {opset} is too old for the exporter; use {_OLDEST_OPSET} or newer')
+    if img_size is not None and img_size < 1:
+        raise InputError(f'img_size must be at least 1, not {img_size}')
+    _check_target(path)
+    model = create_network(name, img_size, model_kwargs, pretrained)
+    channels, height, width = default_input_size(model)
+    size = (channels, img_size or height, img_size or width)
+    return export_model(model, size, path, format, opset)
+
+
+def _check_target(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; name a file')
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f'{path}: cannot be written, there is no folder {path.parent} that can be; choose another --out'
+        )
 
 
 def check_installed(packages: tuple[str, ...]) -> None:
@@ -105,7 +139,8 @@ def _write(
                 return write_onnx(model, image, path, opset)
             return _write_torch_export(model, image, path), None
     except Exception as error:
-        reason = ' '.join(str(error).split())
+        # The exporters add pages of advice to the line that says what is wrong.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RunError(f'{path.name}: the network cannot be exported to {format}: {reason}') from error
 
 

@@ -39,7 +39,7 @@ class ThroughputSettings:
         train: time training steps (forward, backward, SGD) in place of inference.
         rounds: how often each network is timed, in turn with the others.
         round_seconds: a round has as many steps as fit into this time, one at least.
-        warmup_steps: untimed steps before the first round.
+        warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
         threads: of the CPU; torch's choice by default.
     """
 

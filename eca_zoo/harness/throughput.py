@@ -254,7 +254,10 @@ def _warm_up(contestant: _Contestant, settings: ThroughputSettings) -> None:
             _logger.info('%s: batch size %d does not fit, trying %d', contestant.spec.name, batch_size, batch_size // 2)
         batch_size //= 2
         _release_memory()
-    seconds = _time_steps(runner.step, max(settings.warmup_steps, 1), runner.device)
+    seconds = _time_steps(runner.step, 1, runner.device)
+    # A slow network is warm after fewer steps.
+    while len(seconds) < settings.warmup_steps and sum(seconds) < 2 * settings.round_seconds:
+        seconds += _time_steps(runner.step, 1, runner.device)
     contestant.steps_per_round = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
     if on_cuda:
         contestant.peak_memory_mb = (torch.cuda.max_memory_allocated(settings.device) - before) / 2**20

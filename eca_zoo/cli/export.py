@@ -1,0 +1,44 @@
+"""The subcommand of ``eca-zoo`` that exports a network for deployment."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
+    """Add this module's subcommands."""
+    parser = subparsers.add_parser(
+        'export', parents=parents, help='write a network as ONNX or torch.export, checked against its eager logits'
+    )
+    parser.add_argument('name', metavar='NAME', help="network of timm's registry, or local-dir:DIR")
+    parser.add_argument('--format', choices=('onnx', 'torch-export'), default='onnx', help='default: onnx')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='default: NAME.onnx or NAME.pt2')
+    parser.add_argument('--random-weights', action='store_true', help='export it without a checkpoint')
+    parser.add_argument('--img-size', type=int, metavar='N', help="height and width (default: the network's own)")
+    parser.add_argument('--num-classes', type=int, metavar='N', help='classes (default: those of the checkpoint)')
+    parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for the entry point')
+    parser.add_argument('--opset', type=int, metavar='N', help="ONNX operator set (default: PyTorch's current one)")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from eca_zoo.cli.benchmark import parse_model_kwargs
+    from eca_zoo.harness.export import FORMATS, export_network
+    from eca_zoo.harness.names import expand_model_names
+
+    (name, *others) = expand_model_names([args.name])
+    if others:
+        from eca_zoo.errors import InputError
+
+        raise InputError(f'{args.name!r} stands for {1 + len(others)} networks; export one at a time')
+    model_kwargs = parse_model_kwargs(args.model_kwargs)
+    if args.num_classes is not None:
+        model_kwargs['num_classes'] = args.num_classes
+    path = args.out or Path(Path(name).name + FORMATS[args.format])
+    report = export_network(
+        name, path, args.format, not args.random_weights, args.img_size, model_kwargs, opset=args.opset
+    )
+    opset = f', opset {report.opset}' if report.opset else ''
+    print(f'{report.path}: {report.size} bytes, {report.format}{opset}, dynamic batch')
+    print(f'logits differ from the eager ones by {report.error:.1e} (relative)')
+    return 0
