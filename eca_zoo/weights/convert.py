@@ -147,9 +147,7 @@ def _build(found: Recognised, state: dict[str, torch.Tensor], name: str) -> Any:
 def _check_finite(state: dict[str, torch.Tensor]) -> None:
     for key, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(
-                f'its tensor {key!r} holds NaN or infinite values; training diverged, use another one'
-            )
+            raise CheckpointError(f'its tensor {key!r} holds NaN or infinite values; use another checkpoint')
 
 
 def _source(name: str, sha256: str) -> Source:

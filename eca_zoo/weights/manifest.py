@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 NAME = re.compile(r'[a-z0-9_]+\.[A-Za-z0-9_\-]+')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 _COMMIT = re.compile(r'[0-9a-f]{40}')
-_REPO = re.compile(r'[\w.\-]+/[\w.\-]+')
+_REPO = re.compile(r'\w[\w.\-]*/\w[\w.\-]*')
 _URL = re.compile(r'(https?|file)://\S+')
 VERSION = 1
 

@@ -90,9 +90,7 @@ def _resnet(state: Mapping[str, torch.Tensor]) -> str:
     found = _RESNETS.get((bottleneck, counts))
     if found is None:
         kind = 'bottleneck' if bottleneck else 'basic'
-        raise CheckpointError(
-            f'no network here has {counts} {kind} blocks; it is known are ResNet-18, 34, 50, 101, 152'
-        )
+        raise CheckpointError(f'no network here has stages of {counts} {kind} blocks')
     return found
 
 

@@ -112,7 +112,8 @@ def _unpickle(content: bytes) -> Any:
         )
     if any(sign in text for sign in ('EOF', 'truncated', 'Ran out of input', 'IndexError', 'index out of range')):
         raise CheckpointError(f'truncated after {len(content)} bytes; {_AGAIN}')
-    raise CheckpointError(f'not a PyTorch checkpoint: {text[:160]}')
+    reason = re.search(r'WeightsUnpickler error: (.{1,100}?)(?: Check the documentation|$)', text)
+    raise CheckpointError(f'not a PyTorch checkpoint, or damaged ({reason[1] if reason else "no pickle"}); {_AGAIN}')
 
 
 def _read_safetensors(content: bytes) -> dict[str, torch.Tensor]:
