@@ -17,6 +17,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     _add_fetch(subparsers, parents)
     _add_verify(subparsers, parents)
     _add_list(subparsers, parents)
+    _add_publish(subparsers, parents)
 
 
 def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -49,6 +50,10 @@ def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
         'names', nargs='+', metavar='NAME', help="checkpoint, architecture, pattern such as 'eca_*', or all"
     )
     parser.add_argument('--offline', action='store_true', help='use what is here; HF_HUB_OFFLINE=1 does the same')
+    parser.add_argument(
+        '--from-authors', action='store_true', help="download the authors' file from Google Drive and convert it"
+    )
+    parser.add_argument('--yes', '-y', action='store_true', help='trust the first copy of a file without being asked')
     parser.add_argument('--jobs', '-j', type=_positive, default=4, metavar='N', help='downloads at a time (default: 4)')
     parser.set_defaults(run=_run_fetch)
 
@@ -71,6 +76,8 @@ def _run_fetch(args: argparse.Namespace) -> int:
     _quiet_hub(args)
     manifest = load_manifest()
     entries = {name: manifest.models[name] for name in expand_checkpoint_names(args.names, manifest)}
+    if args.from_authors:
+        return _fetch_from_authors(entries, args)
     absent = [e.checkpoint for n, e in entries.items() if e.checkpoint and not local_paths(n, e.checkpoint)]
     total = sum(checkpoint.size for checkpoint in absent)
     with tqdm(total=total, unit='B', unit_scale=True, desc='fetch', disable=None if total else True) as bar:
@@ -85,6 +92,37 @@ def _run_fetch(args: argparse.Namespace) -> int:
         if result.error is None:
             print(f'{result.name}  {"was here" if result.was_here else "fetched"}  {result.path}')
     return _report_errors('fetch', [result.error for result in results if result.error is not None], args.debug)
+
+
+def _fetch_from_authors(entries: dict[str, Any], args: argparse.Namespace) -> int:
+    from eca_zoo.errors import EcaZooError, InputError
+    from eca_zoo.weights.authors import fetch_from_authors
+
+    if args.offline:
+        raise InputError('--from-authors needs a connection; leave --offline out')
+    errors: list[Exception] = []
+    for name, entry in entries.items():
+        try:
+            result = fetch_from_authors(name, entry, lambda text: _agrees(text, args.yes), show_progress=_is_terminal())
+            print(f'{name}  converted  {result.folder}')
+            print(f'  original SHA-256 {result.original_sha256}, converted SHA-256 {result.sha256}')
+        except EcaZooError as error:
+            errors.append(error)
+    return _report_errors('fetch', errors, args.debug)
+
+
+def _agrees(question: str, yes: bool) -> bool:
+    """Whether the user agrees; without a terminal only ``--yes`` does."""
+    if yes:
+        print(question.removesuffix(' Download it?'), file=sys.stderr)
+        return True
+    if not sys.stdin.isatty():
+        return False
+    return input(f'{question} [y/N] ').strip().lower() in ('y', 'yes')
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 def _quiet_hub(args: argparse.Namespace) -> None:
@@ -184,3 +222,72 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 def _cell(value: Any) -> str:
     return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser('publish', parents=parents, help='publish a checkpoint on the Hugging Face Hub')
+    parser.add_argument('name', metavar='NAME', help='checkpoint or architecture')
+    parser.add_argument('--repo', metavar='ORG/NAME', help='repository on the hub; it is made if need be')
+    parser.add_argument('--private', action='store_true', help='make a new repository private')
+    parser.add_argument('--folder', type=Path, metavar='DIR', help='write the folder here and stop')
+    parser.add_argument(
+        '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
+    )
+    parser.set_defaults(run=_run_publish)
+
+
+def _run_publish(args: argparse.Namespace) -> int:
+    from eca_zoo.errors import InputError
+    from eca_zoo.weights.manifest import load_manifest
+    from eca_zoo.weights.names import expand_checkpoint_names
+    from eca_zoo.weights.publish import publish, write_hub_folder
+
+    if args.folder is None and args.repo is None:
+        raise InputError('publish needs --repo ORG/NAME, or --folder DIR to write the folder alone')
+    manifest = load_manifest()
+    names = expand_checkpoint_names([args.name], manifest)
+    if len(names) != 1:
+        raise InputError(f'{args.name}: publish takes one checkpoint, and this means {", ".join(names)}')
+    name = names[0]
+    _quiet_hub(args)
+    measured = _measured_figures(name, args.results)
+    if args.folder is not None:
+        checkpoint = write_hub_folder(name, manifest.models[name], args.folder, args.repo, measured)
+        print(f'{name}: {args.folder} ({checkpoint.size} bytes, SHA-256 {checkpoint.sha256})')
+        return 0
+    result = publish(name, manifest.models[name], args.repo, args.private, measured)
+    print(f'# {name}: {result.repo}, commit {result.commit}, {result.size} bytes, SHA-256 {result.sha256}')
+    print('# To publish it with the package, put this in the place of its entry in weights_manifest.yaml:')
+    print(result.manifest_text, end='')
+    return 0
+
+
+def _measured_figures(name: str, results: Path | None) -> dict[str, str]:
+    """Figures for the model card: complexity, which is counted now, and accuracy from a ``leaderboard.csv``."""
+    from eca_zoo.harness.complexity import complexity
+
+    counts = complexity(name)
+    side = 'x'.join(map(str, counts.input_size[1:]))
+    figures = {'Parameters': f'{counts.params:,}', f'Multiply-adds at {side}': f'{counts.macs / 1e9:.3f} G'}
+    if results is None:
+        return figures
+    row = _results_row(name, results)
+    for title, column in (('Top-1', 'top1'), ('Top-5', 'top5')):
+        if row.get(column):
+            figures[title] = f'{row[column]} %'
+    if row.get('num_images'):
+        figures['Images'] = f'{row["num_images"]} of {row.get("dataset") or "a data set that the table does not name"}'
+    return figures
+
+
+def _results_row(name: str, results: Path) -> dict[str, str]:
+    from eca_zoo.errors import InputError
+
+    try:
+        with results.open(newline='', encoding='utf-8') as file:
+            rows = [row for row in csv.DictReader(file) if row.get('model') in (name, name.split('.', 1)[0])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f'{results}: cannot read the results: {error}') from None
+    if not rows:
+        raise InputError(f'{results}: it has no row for {name}; run: eca-zoo validate --model {name}')
+    return rows[0]

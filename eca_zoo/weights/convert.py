@@ -2,21 +2,18 @@
 
 import difflib
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import timm
 import torch
-from timm.models._hub import save_config_for_hf
 
-from eca_zoo import models  # noqa: F401 - registers the networks with timm
 from eca_zoo.errors import InputError
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
-from eca_zoo.weights.files import lock, remove_leftovers, write_atomically
+from eca_zoo.weights.files import lock, remove_leftovers
 from eca_zoo.weights.home import eca_zoo_home
+from eca_zoo.weights.hub_folder import build_on_meta, check_folder, hub_config, write_folder
 from eca_zoo.weights.load import check_tensors, load_file
 from eca_zoo.weights.local import local_manifest, record
 from eca_zoo.weights.manifest import (
@@ -81,17 +78,17 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
     sha256 = hashlib.sha256(content).hexdigest()
     entry = _entry(name, found, path, original, Checkpoint(len(content), sha256, (_source(name, sha256),)), network)
     _check_known(name, entry, path)
-    config = _config(network, found, name, entry)
+    config = hub_config(name, entry)
     if out is not None:
-        _check_out(out, sha256)
+        check_folder(out, sha256, '--out')
     folder = (eca_zoo_home() / stored_name(name, sha256)).parent
     with lock(eca_zoo_home() / 'locks' / f'{sha256}.lock', f'storing {name}'):
-        _write_folder(folder, content, config)
+        write_folder(folder, content, config)
         remove_leftovers(folder)
     load_file(folder / 'model.safetensors', len(content), sha256, name, f'the disk is unreliable; convert {path} again')
     record(name, entry)
     if out is not None:
-        _write_folder(out, content, config)
+        write_folder(out, content, config)
     return ConvertResult(
         name, out or folder, found.kernel_sizes, found.num_classes,
         len(content), sha256, original.size, original.sha256,
@@ -135,10 +132,7 @@ def _tag(found: Recognised) -> str:
 
 def _build(found: Recognised, state: dict[str, torch.Tensor], name: str) -> Any:
     """The network on the meta device, after the tensors were compared with it: strictly, before anything is written."""
-    with torch.device('meta'):
-        network: Any = timm.create_model(
-            found.architecture, num_classes=found.num_classes, kernel_sizes=found.kernel_sizes
-        )
+    network = build_on_meta(found.architecture, found.num_classes, found.kernel_sizes)
     check_tensors(state, network.state_dict(), name)
     network.load_state_dict(state, strict=True, assign=True)
     return network
@@ -198,28 +192,3 @@ def _compare(path: Path, name: str, kind: str, found: str | None, known: str | N
             f'{path}: these are not the weights of {name} that the manifest knows: {kind} {found}, expected {known}; '
             f'nothing was recorded; to keep both, give this one a tag: --model {name.split(".", 1)[0]}.TAG'
         )
-
-
-def _config(network: Any, found: Recognised, name: str, entry: Entry) -> bytes:
-    """timm's ``config.json`` for the network, with its kernel sizes."""
-    cfg = dict(network.pretrained_cfg)
-    cfg.update(msgspec.structs.asdict(entry.transform), num_classes=entry.num_classes, tag=name.split('.', 1)[1])
-    cfg.update(license=entry.license, description=entry.description, paper_ids=entry.paper)
-    cfg.update(origin_url=entry.reported.source if entry.reported else None)
-    network.pretrained_cfg = cfg
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'config.json'
-        save_config_for_hf(network, path, model_args={'kernel_sizes': list(found.kernel_sizes)})  # type: ignore[arg-type]
-        return path.read_bytes() + b'\n'
-
-
-def _check_out(out: Path, sha256: str) -> None:
-    """Refuse a folder that holds another checkpoint."""
-    present = out / 'model.safetensors'
-    if present.exists() and hashlib.sha256(present.read_bytes()).hexdigest() != sha256:
-        raise InputError(f'{out}: it holds another checkpoint already; choose another --out, or remove it first')
-
-
-def _write_folder(folder: Path, content: bytes | bytearray, config: bytes) -> None:
-    write_atomically(folder / 'model.safetensors', content)
-    write_atomically(folder / 'config.json', config)
