@@ -1,8 +1,422 @@
-"""The subcommands of ``eca-zoo`` for validate."""
+"""The subcommand ``validate``: accuracy of one or many models on one data set, with the flags of timm's validate.py."""
 
 import argparse
-from typing import Any
+import ast
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eca_zoo.harness.accuracy import AccuracyResult, DataSpec, EvalSettings, ModelSpec, Progress
+
+_NO_COUNTERPART = {
+    '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
+    '--tf-preprocessing': "there is no TensorFlow here; --preprocessing is timm's own, Pillow",
+    '--fuser': 'the fusers of TorchScript are gone from torch; use --torchcompile',
+    '--aot-autograd': 'use --torchcompile aot_eager',
+    '--fast-norm': 'it changes numbers; use --amp or --model-dtype',
+    '--naflex-loader': 'images have one size here',
+    '--naflex-max-seq-len': 'images have one size here',
+}
+_EPILOG = (
+    "Flags of timm's validate.py that have no counterpart: "
+    + '; '.join(f'{flag} ({why})' for flag, why in _NO_COUNTERPART.items())
+    + '. Accepted without any effect: --pretrained (weights are loaded unless there is a --checkpoint), --retry (a '
+    'batch that does not fit is always halved), --log-freq (progress is shown by time, on a terminal). Other defaults: '
+    '--device is the GPU if there is one, fp32 is exact (TF32 only with --precision tf32), --batch-size is 64 on the '
+    'CPU. A run with --run-dir can be killed at any moment; the same command continues it. Under torchrun each process '
+    'counts its part of the images.'
+)
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add this module's subcommands."""
+    parser = subparsers.add_parser(
+        'validate',
+        parents=parents,
+        help='top-1 and top-5 of one or many models on one data set',
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    _add_data(parser.add_argument_group('data'))
+    _add_models(parser.add_argument_group('models'))
+    _add_input(parser.add_argument_group('input'))
+    _add_running(parser.add_argument_group('running'))
+    _add_output(parser.add_argument_group('output'))
+    for flag in _NO_COUNTERPART:
+        parser.add_argument(flag, nargs='?', action=_NoCounterpart, help=argparse.SUPPRESS)
+    for flag in ('--pretrained', '--retry'):
+        parser.add_argument(flag, action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--log-freq', type=int, help=argparse.SUPPRESS)
+    parser.set_defaults(run=_run_validate)
+
+
+class _NoCounterpart(argparse.Action):
+    """A flag of timm's script that is refused with what to do in its place."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        parser.error(f'{option_string}: {_NO_COUNTERPART[self.option_strings[0]]}')
+
+
+class _KeyValues(argparse.Action):
+    """``key=value`` pairs; a value is a Python literal, or text."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        pairs = {}
+        for item in values:
+            key, equals, text = item.partition('=')
+            if not equals:
+                parser.error(f'{option_string}: expected KEY=VALUE, not {item!r}')
+            try:
+                pairs[key] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                pairs[key] = text
+        setattr(namespace, self.dest, pairs)
+
+
+def _add_data(group: Any) -> None:
+    group.add_argument('data', nargs='?', metavar='DIR', type=Path, help='folder or tar file; or use --data-dir')
+    group.add_argument('--data-dir', metavar='DIR', type=Path, help='folder with one folder a class, or a tar of it')
+    group.add_argument(
+        '--dataset', metavar='NAME', default='',
+        help="timm's name of a data set: hfds/, hfids/, wds/, tfds/ or torch/ and a name (default: folder or tar)",
+    )  # fmt: skip
+    group.add_argument('--split', metavar='NAME', default='validation', help='of the data set (default: validation)')
+    group.add_argument('--num-samples', metavar='N', type=int, help='images of a streamed data set')
+    group.add_argument('--dataset-download', action='store_true', help='let timm download the data set')
+    group.add_argument('--dataset-trust-remote-code', action='store_true', help='let a hub data set run its code')
+    group.add_argument('--class-map', metavar='FILE', type=Path, help='class names, one a line, or JSON name: index')
+    group.add_argument('--input-key', metavar='KEY', help='field of the images; of a folder, extensions: .webp;.bmp')
+    group.add_argument('--target-key', metavar='KEY', help='field of the labels')
+    group.add_argument('--input-img-mode', metavar='MODE', help="Pillow's mode that images are converted to")
+    group.add_argument(
+        '--ground-truth', metavar='FILE', type=Path, help='labels of images that lie in no class folders'
+    )
+    group.add_argument(
+        '--real-labels', metavar='FILE', nargs='?', const='default',
+        help='ReaL labels of ImageNet validation images: their real.json, or without FILE the copy that timm carries',
+    )  # fmt: skip
+    group.add_argument(
+        '--valid-labels', metavar='FILE',
+        help='restrict results to these class indices: a file with one a line, imagenet-a or imagenet-r',
+    )  # fmt: skip
+    group.add_argument('--skip-bad-images', action='store_true', help='count and list images that cannot be decoded')
+
+
+def _add_models(group: Any) -> None:
+    group.add_argument(
+        '--model', '-m', metavar='NAME', nargs='+', required=True,
+        help="timm models, patterns such as 'eca_*', all, or files with one a line",
+    )  # fmt: skip
+    group.add_argument('--checkpoint', metavar='FILE', type=Path, help='weights, or a folder of them')
+    group.add_argument('--use-ema', action='store_true', help='averaged weights of a training checkpoint')
+    group.add_argument('--num-classes', metavar='N', type=int, help="of the model (default: the model's)")
+    group.add_argument('--in-chans', metavar='N', type=int, help="channels of the input (default: the model's)")
+    group.add_argument('--gp', metavar='POOL', help='global pooling: fast, avg, max, avgmax or catavgmax')
+    group.add_argument('--reparam', action='store_true', help='fold the branches of models that are made for it')
+    group.add_argument(
+        '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=_KeyValues, default={}, help='of the entry point'
+    )
+    group.add_argument('--seed', metavar='N', type=int, default=42, help='of weights that no checkpoint has')
+
+
+def _add_input(group: Any) -> None:
+    group.add_argument('--img-size', metavar='N', type=int, help="height and width (default: the model's)")
+    group.add_argument('--input-size', metavar='N', type=int, nargs=3, help='channels, height and width')
+    group.add_argument('--use-train-size', action='store_true', help='the size in training, not the one for testing')
+    group.add_argument('--crop-pct', metavar='F', type=float, help='share of the resized image that the crop keeps')
+    group.add_argument('--crop-mode', metavar='MODE', help='center, squash or border')
+    group.add_argument('--crop-border-pixels', metavar='N', type=int, help='trimmed before anything else')
+    group.add_argument('--mean', metavar='F', type=float, nargs='+', help='of the channels, for values in [0, 1]')
+    group.add_argument('--std', metavar='F', type=float, nargs='+', help='of the channels, for values in [0, 1]')
+    group.add_argument('--interpolation', metavar='NAME', default='', help='bilinear, bicubic, nearest, ...')
+    group.add_argument('--test-pool', action='store_true', help='test-time pooling for larger input')
+
+
+def _add_running(group: Any) -> None:
+    group.add_argument('-b', '--batch-size', metavar='N', type=int, help='images a step (default: 256; 64 on the CPU)')
+    group.add_argument('-j', '--workers', metavar='N', type=int, help='processes that decode (default: by processors)')
+    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
+    group.add_argument('--precision', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
+    group.add_argument('--amp', action='store_true', help='autocast, to the --amp-dtype')
+    group.add_argument('--amp-dtype', default='float16', choices=('float16', 'bfloat16'))
+    group.add_argument('--model-dtype', choices=('float32', 'float16', 'bfloat16'), help='of parameters and input')
+    group.add_argument('--channels-last', action='store_true', help='memory format of parameters and input')
+    compilers = group.add_mutually_exclusive_group()
+    compilers.add_argument('--torchscript', action='store_true', help='torch.jit.script')
+    compilers.add_argument(
+        '--torchcompile', metavar='BACKEND', nargs='?', const='inductor', default='', help='torch.compile'
+    )
+    group.add_argument('--torchcompile-mode', metavar='MODE', default='', help='of torch.compile')
+    group.add_argument('--no-prefetcher', action='store_true', help='normalise images one by one, in the workers')
+    group.add_argument('--pin-mem', action='store_true', default=None, help='page-locked batches (default: on CUDA)')
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument('--results-file', metavar='FILE', type=Path, help="table with timm's columns")
+    group.add_argument('--results-format', choices=('csv', 'json'), default='csv')
+    group.add_argument('--metrics-avg', choices=('micro', 'macro', 'weighted'), help='also precision, recall and F1')
+    group.add_argument('--save-predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
+    group.add_argument('--run-dir', metavar='DIR', type=Path, help='journal: a killed run continues from it')
+    group.add_argument('--restart', action='store_true', help='forget what the --run-dir holds')
+
+
+def _run_validate(args: argparse.Namespace) -> int:
+    from eca_zoo.harness.accuracy import evaluate
+    from eca_zoo.harness.distributed import process_group
+    from eca_zoo.harness.signals import stop_on_signals
+
+    _move_data_from_models(args)
+    with stop_on_signals() as stop, process_group() as processes, _run_directory(args, processes.rank) as journal:
+        models = _model_specs(args)
+        with _ProgressBar(processes.is_main) as bar:
+            results = evaluate(
+                models,
+                _data_spec(args),
+                _settings(args),
+                journal=journal,
+                progress=bar.show,
+                stop=stop,
+                predictions=args.save_predictions,
+            )
+        if not processes.is_main:
+            return _exit_code(results)
+        return _report(args, results)
+
+
+def _move_data_from_models(args: argparse.Namespace) -> None:
+    """``--model NAME DIR`` is how timm's users type it; the list of models has taken the folder."""
+    if args.data is None and args.data_dir is None and not args.dataset and len(args.model) > 1:
+        last = Path(args.model[-1])
+        if last.is_dir() or last.suffix == '.tar':
+            args.data = last
+            args.model = args.model[:-1]
+
+
+def _run_directory(args: argparse.Namespace, rank: int) -> Any:
+    import contextlib
+
+    from eca_zoo.errors import InputError
+    from eca_zoo.harness.journal import RunDirectory
+
+    if args.run_dir is None:
+        if args.restart:
+            raise InputError('--restart is about a --run-dir; name one')
+        return contextlib.nullcontext()
+    return RunDirectory(args.run_dir, {'command': 'validate'}, args.restart, rank)
+
+
+def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
+    from eca_zoo.errors import InputError
+    from eca_zoo.harness.accuracy import ModelSpec
+    from eca_zoo.harness.checkpoints import checkpoint_files
+    from eca_zoo.harness.names import expand_model_names
+
+    names = expand_model_names(args.model)
+    files: Sequence[Path | None] = [None]
+    if args.checkpoint is not None:
+        if len(names) > 1:
+            raise InputError(f'--checkpoint goes with one model, not with {len(names)}; name the one it belongs to')
+        files = checkpoint_files(args.checkpoint)
+    return [
+        ModelSpec(
+            name,
+            checkpoint=file,
+            num_classes=args.num_classes,
+            in_chans=args.in_chans,
+            model_kwargs=args.model_kwargs,
+            label=name if file is None or len(files) == 1 else f'{name}@{file.name}',
+        )
+        for name in names
+        for file in files
+    ]
+
+
+def _data_spec(args: argparse.Namespace) -> 'DataSpec':
+    from eca_zoo.harness.accuracy import DataSpec
+
+    return DataSpec(
+        root=args.data_dir or args.data,
+        dataset=args.dataset,
+        split=args.split,
+        class_map=args.class_map,
+        ground_truth=args.ground_truth,
+        real_labels=args.real_labels,
+        valid_labels=args.valid_labels,
+        num_samples=args.num_samples,
+        input_key=args.input_key,
+        target_key=args.target_key,
+        input_img_mode=args.input_img_mode,
+        skip_bad_images=args.skip_bad_images,
+        download=args.dataset_download,
+        trust_remote_code=args.dataset_trust_remote_code,
+    )
+
+
+def _settings(args: argparse.Namespace) -> 'EvalSettings':
+    from eca_zoo.harness.accuracy import EvalSettings
+
+    return EvalSettings(
+        batch_size=args.batch_size,
+        workers=args.workers,
+        img_size=args.img_size,
+        input_size=tuple(args.input_size) if args.input_size else None,
+        crop_pct=args.crop_pct,
+        crop_mode=args.crop_mode,
+        crop_border_pixels=args.crop_border_pixels,
+        mean=tuple(args.mean) if args.mean else None,
+        std=tuple(args.std) if args.std else None,
+        interpolation=args.interpolation or None,
+        use_train_size=args.use_train_size,
+        test_pool=args.test_pool,
+        device=args.device,
+        precision=_precision(args),
+        channels_last=args.channels_last,
+        compile=args.torchcompile,
+        compile_mode=args.torchcompile_mode,
+        torchscript=args.torchscript,
+        global_pool=args.gp,
+        reparameterize=args.reparam,
+        use_ema=args.use_ema,
+        normalize_in_workers=args.no_prefetcher,
+        pin_memory=args.pin_mem,
+        seed=args.seed,
+    )
+
+
+def _precision(args: argparse.Namespace) -> str:
+    """timm's flags for precision as one name."""
+    from eca_zoo.errors import InputError
+
+    asked = {'--precision': args.precision, '--amp': args.amp, '--model-dtype': args.model_dtype}
+    given = [flag for flag, value in asked.items() if value]
+    if args.amp and args.model_dtype == 'float32':
+        given.remove('--model-dtype')
+    if len(given) > 1:
+        raise InputError(f'{" and ".join(given)} exclude each other; give one')
+    if args.amp:
+        return f'amp_{args.amp_dtype}'
+    return args.precision or args.model_dtype or 'fp32'
+
+
+class _ProgressBar:
+    """Images done, rate and time left, on a terminal; silent in a log."""
+
+    def __init__(self, is_main: bool) -> None:
+        self._is_main = is_main
+        self._bar: Any = None
+        self._models: Sequence[str] = ()
+
+    def __enter__(self) -> '_ProgressBar':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, progress: 'Progress') -> None:
+        from tqdm import tqdm
+
+        if self._bar is None or self._models != progress.models:
+            if self._bar is not None:
+                self._bar.close()
+            count = len(progress.models)
+            text = progress.models[0] if count == 1 else f'{count} models'
+            # disable=None: no bar where stderr is no terminal.
+            disable = None if self._is_main else True
+            self._bar = tqdm(
+                desc=text, total=progress.total or None, initial=progress.done, unit='img', disable=disable
+            )
+            self._models = progress.models
+        self._bar.update(progress.done - self._bar.n)
+
+
+def _exit_code(results: Sequence['AccuracyResult']) -> int:
+    """0 without errors; 2 if nothing but wrong input went wrong with every model; else 1."""
+    codes = {result.exit_code for result in results}
+    return max(codes) if len(codes) == 1 else 1
+
+
+def _report(args: argparse.Namespace, results: Sequence['AccuracyResult']) -> int:
+    rows = [_row(result, args.metrics_avg, args.checkpoint) for result in results if result.error is None]
+    rows.sort(key=lambda row: -row['top1'])
+    if rows:
+        print(_as_text(rows, results))
+    for result in results:
+        for image in result.skipped:
+            print(f'eca-zoo validate: skipped {image.name}: {image.reason}', file=sys.stderr)
+        if result.skipped:
+            break
+    for result in results:
+        if result.error is not None:
+            print(f'eca-zoo validate: error: {result.error}', file=sys.stderr)
+    if args.results_file is not None and rows:
+        from eca_zoo.harness.table import write_text
+
+        write_text(args.results_file, _as_json(rows, len(results)) if args.results_format == 'json' else _as_csv(rows))
+    return _exit_code(results)
+
+
+def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None) -> dict[str, Any]:
+    """timm's columns, in timm's order."""
+    row: dict[str, Any] = {
+        'model': result.model.partition('@')[0],
+        'top1': result.top1,
+        'top1_err': result.top1_err,
+        'top5': result.top5,
+        'top5_err': result.top5_err,
+    }
+    if metrics is not None:
+        from eca_zoo.harness.counts import precision_recall_f1
+
+        values = precision_recall_f1(result.per_class, metrics)
+        for name, value in zip(('precision', 'recall', 'f1_score'), values, strict=True):
+            row[f'{metrics}_{name}'] = round(value, 4)
+    row |= {
+        'param_count': result.param_count,
+        'img_size': result.img_size,
+        'crop_pct': result.crop_pct,
+        'interpolation': result.interpolation,
+    }
+    if checkpoint is not None and checkpoint.is_dir():
+        row['checkpoint'] = str(result.checkpoint)
+    return row
+
+
+def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _as_json(rows: Sequence[dict[str, Any]], count: int) -> str:
+    import json
+
+    return json.dumps(rows[0] if count == 1 else list(rows), indent=4)
+
+
+def _as_text(rows: Sequence[dict[str, Any]], results: Sequence['AccuracyResult']) -> str:
+    by_model = {result.model.partition('@')[0]: result for result in results}
+    header = [*rows[0], 'images', '+/-']
+    lines = [header]
+    for row in rows:
+        result = by_model[row['model']]
+        lines.append(
+            [*(_cell(name, value) for name, value in row.items()), str(result.num_images), f'{result.top1_ci95:.3f}']
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join(
+        '  '.join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+        for line in lines
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    is_percent = name.startswith(('top1', 'top5')) or name.endswith(('precision', 'recall', 'f1_score'))
+    return f'{value:.4f}' if is_percent else str(value)

@@ -1,0 +1,187 @@
+"""Which class of a model a label stands for: folder names, WordNet ids, class maps, ReaL labels, parts of classes."""
+
+import json
+import logging
+import pkgutil
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from timm.data import ImageNetInfo, infer_imagenet_subset
+
+from eca_zoo.errors import InputError
+
+_logger = logging.getLogger(__name__)
+
+_WORDNET_ID = re.compile(r'n\d{8}')
+_NUMBER = re.compile(r'\d+')
+_VALIDATION_NAME = re.compile(r'ILSVRC2012_val_(\d{8})')
+_SHOWN = 3
+#: Names of lists of class indices that timm carries, for results over a part of the classes.
+NAMED_CLASS_LISTS = ('imagenet-a', 'imagenet-r')
+
+
+class LabelError(InputError):
+    """Labels that do not line up with the classes of a model."""
+
+
+def map_classes(names: Sequence[str], num_classes: int, where: str, class_map: Mapping[str, int] | None = None) -> list:
+    """The model's class index of each class of a data set.
+
+    WordNet ids map to the ImageNet classes of a model that has as many classes as an ImageNet label set (1000, 11821,
+    21841, ...), subsets included. Numbers map by value. All other names map in the given order, and must be as many as
+    the model has classes.
+
+    Args:
+        names: classes of the data set, in the natural order of their names.
+        num_classes: of the model.
+        where: the data set, for messages.
+        class_map: class indices by name; it comes before all other rules.
+
+    Raises:
+        LabelError: the classes do not line up with the model's.
+    """
+    if class_map is not None:
+        return [_checked(class_map[name], num_classes, f'{where}: class {name!r} of the class map') for name in names]
+    if all(_WORDNET_ID.fullmatch(name) for name in names):
+        indices = _by_wordnet_id(names, num_classes, where)
+        if indices is not None:
+            return indices
+    elif all(_NUMBER.fullmatch(name) for name in names):
+        indices = _by_value(names, num_classes)
+        if indices is not None:
+            return indices
+    if len(names) == num_classes:
+        return list(range(num_classes))
+    raise LabelError(
+        f'{where}: it has {_counted(names)} and the model has {num_classes} classes; name another data set or split, '
+        f'build the model with --num-classes {len(names)}, or say which is which with --class-map FILE'
+    )
+
+
+def _checked(index: int, num_classes: int, what: str) -> int:
+    if not 0 <= index < num_classes:
+        raise LabelError(f'{what} has index {index}, and the model has {num_classes} classes; correct the class map')
+    return index
+
+
+def _by_wordnet_id(names: Sequence[str], num_classes: int, where: str) -> list[int] | None:
+    """Indices among the ImageNet classes of a model with ``num_classes``; None if it has no ImageNet label set."""
+    subset = infer_imagenet_subset({'num_classes': num_classes})
+    if subset is None:
+        return None
+    known = {name: index for index, name in enumerate(ImageNetInfo(subset).label_names())}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise LabelError(
+            f'{where}: {_counted(unknown)} of its {len(names)} are not among the classes of {subset}, which the model '
+            f'has; name another data set, or say which is which with --class-map FILE'
+        )
+    return [known[name] for name in names]
+
+
+def _by_value(names: Sequence[str], num_classes: int) -> list[int] | None:
+    """The numbers that the names are; None where they cannot be class indices of this model.
+
+    Names from 0 to fewer than the model's classes without a gap are a complete set of other classes (ten digits are
+    not the first ten of ImageNet); numbers with gaps are a part of the model's.
+    """
+    values = [int(name) for name in names]
+    if len(set(values)) < len(values) or max(values) >= num_classes:
+        return None
+    if sorted(values) == list(range(len(values))) and len(values) < num_classes:
+        return None
+    return values
+
+
+def _counted(names: Sequence[str]) -> str:
+    shown = ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+    return f'{len(names)} {"class" if len(names) == 1 else "classes"} ({shown})'
+
+
+def read_class_map(path: Path) -> dict[str, int]:
+    """Class indices by name: a text file whose line numbers (from 0) are the indices, or a JSON object.
+
+    Raises:
+        InputError: the file cannot be read or holds something else.
+    """
+    text = _read_text(path, 'class map')
+    if path.suffix.lower() != '.json':
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+        if len(set(names)) < len(names) or not names:
+            raise InputError(f'{path}: a class map names each class once, one a line')
+        return {name: index for index, name in enumerate(names)}
+    try:
+        indices = json.loads(text)
+    except ValueError as error:
+        raise InputError(f'{path}: no readable JSON: {error}') from None
+    if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()) or not indices:
+        raise InputError(f'{path}: a class map in JSON is an object of class names and integer indices')
+    return indices
+
+
+def read_class_list(name: str) -> tuple[int, ...]:
+    """The class indices of ``name``: one of ``NAMED_CLASS_LISTS``, or a text file with one index a line.
+
+    Raises:
+        InputError: it cannot be read, or holds anything but different indices.
+    """
+    if name in NAMED_CLASS_LISTS:
+        content = pkgutil.get_data('timm.data', f'_info/{name.replace("-", "_")}_indices.txt')
+        assert content is not None
+        text = content.decode()
+    else:
+        text = _read_text(Path(name), 'list of class indices')
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines or not all(_NUMBER.fullmatch(line) for line in lines) or len(set(lines)) < len(lines):
+        raise InputError(f'{name}: a list of valid labels has one class index a line, each once')
+    return tuple(int(line) for line in lines)
+
+
+def read_real_labels(path: Path | None, names: Sequence[str]) -> list[list[int]]:
+    """The ReaL labels of ImageNet validation images; an image that nobody could label has none.
+
+    Source: L. Beyer et al., Are we done with ImageNet? (arXiv:2006.07159).
+
+    Args:
+        path: the authors' ``real.json``; the copy that timm carries if it is None.
+        names: file names of the images, with or without folders: ``ILSVRC2012_val_00000001.JPEG``.
+
+    Raises:
+        InputError: the file cannot be read, or a name is no validation image's.
+    """
+    if path is None:
+        content = pkgutil.get_data('timm.data', '_info/imagenet_real_labels.json')
+        assert content is not None
+        text = content.decode()
+    else:
+        text = _read_text(path, 'ReaL labels')
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise InputError(f'{path}: no readable JSON: {error}') from None
+    if not isinstance(labels, list) or not all(isinstance(row, list) for row in labels):
+        raise InputError(f'{path}: ReaL labels are a JSON list with a list of class indices for each validation image')
+    result = []
+    for name in names:
+        number = validation_number(name)
+        if number is None or number > len(labels):
+            raise InputError(
+                f'{name}: not an ImageNet validation image (ILSVRC2012_val_00000001.JPEG to {len(labels):08d}), so it '
+                'has no ReaL labels; leave out --real-labels'
+            )
+        result.append([int(index) for index in labels[number - 1]])
+    return result
+
+
+def validation_number(name: str) -> int | None:
+    """The number, from 1, of an ImageNet validation image by its file name; None for another file."""
+    match = _VALIDATION_NAME.search(name)
+    return int(match.group(1)) if match else None
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'{path}: cannot read the {what}: {getattr(error, "strerror", None) or error}') from None
