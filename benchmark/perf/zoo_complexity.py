@@ -1,0 +1,84 @@
+"""What the complexity of the whole zoo costs: seconds and memory, beside a forward pass of real networks.
+
+python benchmark/perf/zoo_complexity.py [--rounds 5]
+
+The peer is what timm's benchmark.py does for the same figures: the network with its weights in memory runs one image
+under an operator counter (here torch's own, since fvcore and deepspeed are not installed).
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+ZOO = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
+def count_on_meta() -> None:
+    """Ours: no weights."""
+    from eca_zoo.harness.complexity import complexity
+
+    for name in ZOO:
+        complexity(name)
+
+
+def count_with_weights() -> None:
+    """The peer: networks with weights, a real image, torch's FLOP counter."""
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for name in ZOO:
+        network = timm.create_model(name).eval()
+        with torch.no_grad(), FlopCounterMode(display=False):
+            network(torch.ones(1, 3, 224, 224))
+
+
+def measure_here(work: Callable[[], None]) -> tuple[float, float, float]:
+    """Seconds of ``work`` without the imports, peak memory after the imports, and peak memory in the end, in MiB."""
+    import eca_zoo.harness.complexity  # noqa: F401
+
+    imported = peak_mib()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start, imported, peak_mib()
+
+
+def measure(kind: str) -> list[float]:
+    """Run ``kind`` in a process of its own: its seconds, with and without imports, and the memory."""
+    start = time.perf_counter()
+    text = subprocess.run([sys.executable, __file__, '--only', kind], check=True, capture_output=True, text=True).stdout
+    return [time.perf_counter() - start, *map(float, text.split())]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=5, help='both are measured in turn this often')
+    parser.add_argument('--only', choices=('meta', 'weights'), help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.only:
+        print(*measure_here(count_on_meta if args.only == 'meta' else count_with_weights))
+        return
+    rounds = [(measure('meta'), measure('weights')) for _ in range(args.rounds)]
+    print(
+        f'median of {args.rounds} rounds{"":14}{"process s":>12}{"counting s":>12}{"imports MiB":>13}{"added MiB":>11}'
+    )
+    for index, title in enumerate(('ours, meta device', 'with weights, FlopCounterMode')):
+        process, counting, imported, peak = (
+            statistics.median(values) for values in zip(*(r[index] for r in rounds), strict=True)
+        )
+        print(f'{title:34}{process:12.2f}{counting:12.2f}{imported:13.0f}{peak - imported:11.0f}')
+    ratios = [statistics.median(ours[column] / peer[column] for ours, peer in rounds) for column in (0, 1)]
+    print(f'ours / peer, median of the ratios: process {ratios[0]:.2f}, counting {ratios[1]:.2f}')
+
+
+if __name__ == '__main__':
+    main()
