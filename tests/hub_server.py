@@ -11,14 +11,16 @@ import os
 import re
 import socket
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _LFS_SUFFIXES = ('.safetensors', '.bin')
 HTML_PAGE = b'<!DOCTYPE html><html><body>Please sign in to this network.</body></html>'
@@ -77,6 +79,7 @@ class HubServer:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.token: str | None = None
+        self.mistakes: list[str] = []
         self.released = threading.Event()
         self.lock = threading.Lock()
         self._server = _Server(('127.0.0.1', 0), _Handler)
@@ -143,6 +146,7 @@ class HubServer:
             self.released.set()
             self._server.shutdown()
             self._server.server_close()
+        assert self.mistakes == [], self.mistakes[0]
 
 
 class _Server(ThreadingHTTPServer):
@@ -151,7 +155,9 @@ class _Server(ThreadingHTTPServer):
     hub: HubServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is part of the tests."""
+        """A client that goes away is part of the tests, anything else is a mistake in this file."""
+        if not isinstance(sys.exc_info()[1], (OSError, ValueError)):
+            self.hub.mistakes.append(traceback.format_exc())
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -311,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None:
             self._error(404, 'RevisionNotFound', 'Invalid rev id')
             return
-        paths = json.loads(self.body)['paths']
+        paths = parse_qs(self.body.decode())['paths']
         self._json([self._path_info(path, commit[1][path]) for path in paths if path in commit[1]])
 
     @staticmethod
@@ -336,7 +342,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.body)
         repo = f'{request["organization"]}/{request["name"]}' if request.get('organization') else request['name']
         if repo in self.server.hub.repos:
-            self._json({'error': 'You already created this model repo'}, 409)
+            url = f'{self.server.hub.endpoint}/{repo}'
+            self._json({'error': 'You already created this model repo', 'url': url}, 409)
             return
         self.server.hub.repos[repo] = []
         if request.get('private') or request.get('visibility') == 'private':

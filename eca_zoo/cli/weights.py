@@ -126,9 +126,12 @@ def _is_terminal() -> bool:
 
 
 def _quiet_hub(args: argparse.Namespace) -> None:
-    """Let the hub's client log its retries only where the user asked for a log: our error line says what went wrong."""
+    """Let the hub's client log its retries only where the user asked for a log, and show progress on a terminal."""
+    from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
 
+    if not _is_terminal():
+        disable_progress_bars()
     (hub_logging.set_verbosity_warning if args.verbose else hub_logging.set_verbosity_error)()
 
 

@@ -151,4 +151,6 @@ def explain(error: BaseException, source: HubSource) -> str:
         return f'it delivers {sizes[2]} bytes instead of {sizes[1]} (a login page?); try again, or check HF_ENDPOINT'
     if isinstance(error, FileMetadataError):
         return f'{endpoint} does not answer as a hub does (a login page?); check HF_ENDPOINT and the connection'
+    if not isinstance(error, OSError) and not type(error).__module__.startswith('httpx'):
+        return f'the client of the hub failed: {type(error).__name__}: {text}'
     return f'cannot reach {urlsplit(endpoint).netloc} ({text}); check the connection and HF_ENDPOINT, or use --offline'
