@@ -79,16 +79,17 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     import json
 
-    from eca_zoo.harness.benchmarks import Benchmark, make_specs
+    from eca_zoo.harness.benchmarks import Benchmark
+    from eca_zoo.harness.evaluation import ModelSpec
     from eca_zoo.harness.names import expand_model_names
     from eca_zoo.harness.table import FVCORE, to_csv, to_text, write_text
 
     names = expand_model_names([*args.model, *([args.model_list] if args.model_list else [])])
     model_kwargs = parse_model_kwargs(args.model_kwargs)
-    if args.num_classes is not None:
-        model_kwargs['num_classes'] = args.num_classes
-    baseline = make_specs(expand_model_names([args.baseline]))[0] if args.baseline else None
-    specs = [baseline if baseline and spec.name == baseline.name else spec for spec in make_specs(names, model_kwargs)]
+    baseline = ModelSpec(expand_model_names([args.baseline])[0]) if args.baseline else None
+    specs = [ModelSpec(name, num_classes=args.num_classes, model_kwargs=model_kwargs) for name in names]
+    if baseline is not None:
+        specs = [baseline if spec.name == baseline.name else spec for spec in specs]
     benchmark = Benchmark(specs, throughput_settings(args), args.bench, baseline)
 
     def save() -> list[dict[str, Any]]:

@@ -1,14 +1,15 @@
 """A benchmark of many networks under several settings, as rows that grow while it runs."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.complexity import complexity
+from eca_zoo.harness.evaluation import ModelSpec
 from eca_zoo.harness.rows import Measured, complexity_cells, reported_cells, throughput_rows
-from eca_zoo.harness.runners import NetworkSpec, ThroughputSettings
+from eca_zoo.harness.runners import ThroughputSettings, network_arguments
 from eca_zoo.harness.throughput import Progress, ThroughputResult, throughput_groups
 from eca_zoo.weights.manifest import load_manifest
 
@@ -29,10 +30,10 @@ class Benchmark:
         complexities: cells by network and image size.
     """
 
-    specs: list[NetworkSpec]
+    specs: list[ModelSpec]
     settings: list[ThroughputSettings]
     bench: str = 'inference'
-    baseline: NetworkSpec | None = None
+    baseline: ModelSpec | None = None
     measured: list[tuple[ThroughputSettings, Measured]] = field(init=False)
     complexities: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
 
@@ -53,7 +54,7 @@ class Benchmark:
         for index, (settings, _) in enumerate(self.measured):
             if any(settings == other for other, _ in self.measured[:index]):
                 raise InputError(f'a throughput setting occurs twice: {settings.precision} on {settings.device}')
-        if self.baseline is not None and self.baseline.name not in {spec.name for spec in self.specs}:
+        if self.baseline is not None and self.baseline.title not in {spec.title for spec in self.specs}:
             self.specs = [*self.specs, self.baseline]
 
     def run(self, progress: Progress | None = None) -> Iterator[list[ThroughputResult]]:
@@ -61,26 +62,27 @@ class Benchmark:
         for given, (settings, results) in zip(self.settings, self.measured, strict=False):
             for train in MODES[self.bench]:
                 known = results.train if train else results.infer
-                missing = [spec for spec in self.specs if spec.name not in known]
+                missing = [spec for spec in self.specs if spec.title not in known]
                 if not missing:
                     continue
                 # The device as it was given: without an index it stands for all GPUs.
                 wanted = dataclasses.replace(settings, train=train, device=given.device)
                 for group in throughput_groups(missing, wanted, self.baseline, progress=progress):
-                    new = [result for result in group if result.name not in known]
-                    known.update({result.name: result for result in new})
+                    new = [result for result in group if result.model not in known]
+                    known.update({result.model: result for result in new})
                     yield new
 
     def complexity_of(self, name: str, img_size: int | None) -> dict[str, Any]:
         """Cells of the complexity of a network for square images of ``img_size`` pixels, counted once."""
         key = (name, img_size)
         if key not in self.complexities:
-            spec = next(spec for spec in self.specs if spec.name == name)
-            size = (spec.model_kwargs.get('in_chans', 3), img_size, img_size) if img_size else None
+            spec = next(spec for spec in self.specs if spec.title == name)
+            arguments = network_arguments(spec)
+            size = (arguments.get('in_chans', 3), img_size, img_size) if img_size else None
             try:
-                self.complexities[key] = complexity_cells(complexity(name, size, spec.model_kwargs))
+                self.complexities[key] = complexity_cells(complexity(spec.name, size, arguments))
             except RunError as error:
-                self.complexities[key] = {'error': str(error).removeprefix(f'{name}: ')}
+                self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
         return self.complexities[key]
 
     def rows(self, identity: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -89,21 +91,16 @@ class Benchmark:
         Args:
             identity: cells that all rows of a network share; by default what its authors report.
         """
-        names = [spec.name for spec in self.specs]
+        names = [spec.title for spec in self.specs]
         if identity is None:
             manifest = load_manifest()
             identity = {name: reported_cells(name, manifest) for name in names}
         return throughput_rows(names, self.measured, self.complexity_of, identity)
 
 
-def _own_img_size(spec: NetworkSpec) -> int | None:
+def _own_img_size(spec: ModelSpec) -> int | None:
     """Side of the images that a network is evaluated with by default; None if it cannot be built."""
     try:
-        return complexity(spec.name, model_kwargs=spec.model_kwargs).input_size[-1]
+        return complexity(spec.name, model_kwargs=network_arguments(spec)).input_size[-1]
     except RunError:
         return None
-
-
-def make_specs(names: Sequence[str], model_kwargs: dict[str, Any] | None = None) -> list[NetworkSpec]:
-    """A spec for each of ``names``, with the same arguments for all."""
-    return [NetworkSpec(name, dict(model_kwargs or {})) for name in names]

@@ -110,6 +110,11 @@ class RunDirectory:
                 return
         self._append({'kind': 'identity', 'part': part, 'version': _VERSION, 'identity': wanted})
 
+    def identity(self, part: str) -> dict[str, Any] | None:
+        """What ``require`` recorded for ``part``; None if it was never asked."""
+        found = (r['identity'] for r in self._records if r['kind'] == 'identity' and r['part'] == part)
+        return next(found, None)
+
     def finished_rows(self, table: str = 'rows') -> dict[str, dict[str, Any]]:
         """The rows that were recorded for ``table``, by key; the last one counts."""
         return {

@@ -5,7 +5,7 @@ import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from eca_zoo.errors import InputError
 from eca_zoo.harness.complexity import create_network, default_input_size
 from eca_zoo.harness.devices import autocast, check_precision, parameter_dtype, parse_precision, resolve_device
+from eca_zoo.harness.evaluation import ModelSpec
 from eca_zoo.harness.export import check_installed, onnx_session, write_onnx
 from eca_zoo.harness.fuse import fuse_batch_norms
 
@@ -94,18 +95,16 @@ class ThroughputSettings:
             )
 
 
-@dataclass(frozen=True)
-class NetworkSpec:
-    """A network to time: timm's name, and further arguments of its entry point. Weights are random."""
-
-    name: str
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
+def network_arguments(spec: ModelSpec) -> dict[str, Any]:
+    """Arguments of the entry point of a network; which weights it has makes no difference to a measurement."""
+    given = {'num_classes': spec.num_classes, 'in_chans': spec.in_chans}
+    return {**{key: value for key, value in given.items() if value is not None}, **spec.model_kwargs}
 
 
 class Runner:
     """One network under one setting: ``step()`` runs a batch of ``batch_size`` images of ``input_size``."""
 
-    def __init__(self, spec: NetworkSpec, settings: ThroughputSettings) -> None:
+    def __init__(self, spec: ModelSpec, settings: ThroughputSettings) -> None:
         """Build the network.
 
         Args:
@@ -200,11 +199,11 @@ _STEPS: dict[str, Callable[[Runner], Step]] = {
 }
 
 
-def _build_network(spec: NetworkSpec, settings: ThroughputSettings) -> tuple[nn.Module, tuple[int, int, int]]:
+def _build_network(spec: ModelSpec, settings: ThroughputSettings) -> tuple[nn.Module, tuple[int, int, int]]:
     """The network in float32 on the CPU, and its input size; torch's random state is as before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create_network(spec.name, settings.img_size, spec.model_kwargs)
+        model = create_network(spec.name, settings.img_size, network_arguments(spec))
     channels, height, width = default_input_size(model)
     if settings.img_size:
         height = width = settings.img_size

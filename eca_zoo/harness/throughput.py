@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import gc
 import itertools
 import logging
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from queue import Queue
@@ -18,7 +17,9 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.devices import numeric_flags, resolve_device, visible_devices
-from eca_zoo.harness.runners import NetworkSpec, Runner, Step, ThroughputSettings
+from eca_zoo.harness.evaluation import ModelSpec
+from eca_zoo.harness.memory import is_out_of_memory, release_memory
+from eca_zoo.harness.runners import Runner, Step, ThroughputSettings
 
 # Networks that are resident, and timed in turn, at once.
 _GROUP = 8
@@ -34,7 +35,7 @@ class ThroughputResult:
     """What was measured of one network under one setting; times are per step of ``batch_size`` images.
 
     Attributes:
-        name: of the network.
+        model: title of the network.
         settings: how it was measured; its batch size is the one that was asked for.
         batch_size: images a step, after halving.
         img_size: height and width in pixels.
@@ -48,7 +49,7 @@ class ThroughputResult:
         error: why there is no measurement; None if there is one.
     """
 
-    name: str
+    model: str
     settings: ThroughputSettings
     batch_size: int | None = None
     img_size: int | None = None
@@ -66,7 +67,7 @@ class ThroughputResult:
 class _Contestant:
     """A network while it is measured."""
 
-    spec: NetworkSpec
+    spec: ModelSpec
     runner: Runner | None = None
     steps_per_round: int = 1
     peak_memory_mb: float | None = None
@@ -84,9 +85,9 @@ Progress = Callable[[int, int, str], None]
 
 
 def measure_throughput(
-    specs: Sequence[NetworkSpec],
+    specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: NetworkSpec | None = None,
+    baseline: ModelSpec | None = None,
     progress: Progress | None = None,
 ) -> list[ThroughputResult]:
     """All results of ``throughput_groups`` on the one device that ``settings`` name."""
@@ -95,9 +96,9 @@ def measure_throughput(
 
 
 def throughput_groups(
-    specs: Sequence[NetworkSpec],
+    specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: NetworkSpec | None = None,
+    baseline: ModelSpec | None = None,
     devices: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[ThroughputResult]]:
@@ -134,8 +135,8 @@ def throughput_groups(
         measured = _on_many_devices(groups, checked, baseline, devices, meter)
     seen: set[str] = set()
     for results in measured:
-        yield [result for result in results if result.name not in seen]
-        seen |= {result.name for result in results}
+        yield [result for result in results if result.model not in seen]
+        seen |= {result.model for result in results}
 
 
 @dataclass
@@ -153,9 +154,9 @@ class _Meter:
 
 
 def _on_many_devices(
-    groups: list[list[NetworkSpec]],
+    groups: list[list[ModelSpec]],
     settings: ThroughputSettings,
-    baseline: NetworkSpec | None,
+    baseline: ModelSpec | None,
     devices: Sequence[str],
     meter: _Meter,
 ) -> Iterator[list[ThroughputResult]]:
@@ -173,12 +174,14 @@ def _on_many_devices(
             except Exception as error:
                 # A process that was killed (out of memory, a driver's fault) takes its group with it, no more.
                 reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
-                yield [ThroughputResult(spec.name, settings, error=reason) for spec in group]
-            meter.advance(', '.join(spec.name for spec in group), (len(group) + bool(baseline)) * (settings.rounds + 1))
+                yield [ThroughputResult(spec.title, settings, error=reason) for spec in group]
+            meter.advance(
+                ', '.join(spec.title for spec in group), (len(group) + bool(baseline)) * (settings.rounds + 1)
+            )
 
 
 def _measure_on_free_device(
-    group: list[NetworkSpec], settings: ThroughputSettings, baseline: NetworkSpec | None, free: 'Queue[str]'
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, free: 'Queue[str]'
 ) -> list[ThroughputResult]:
     device = free.get()
     try:
@@ -187,25 +190,25 @@ def _measure_on_free_device(
         free.put(device)
 
 
-def _groups(specs: Sequence[NetworkSpec], baseline: NetworkSpec | None, workers: int = 1) -> list[list[NetworkSpec]]:
+def _groups(specs: Sequence[ModelSpec], baseline: ModelSpec | None, workers: int = 1) -> list[list[ModelSpec]]:
     """``specs`` without the baseline, cut into groups of equal size: at most eight, and enough for every worker."""
-    names = [spec.name for spec in specs]
+    names = [spec.title for spec in specs]
     if len(set(names)) != len(names):
         raise InputError(f'a network is named twice: {", ".join(names)}')
-    others = [spec for spec in specs if baseline is None or spec.name != baseline.name]
+    others = [spec for spec in specs if baseline is None or spec.title != baseline.title]
     size = max(1, min(_GROUP, -(-len(others) // max(workers, 1))))
     groups = [others[start : start + size] for start in range(0, len(others), size)]
     return groups or [[]]
 
 
 def _measure_group(
-    group: list[NetworkSpec], settings: ThroughputSettings, baseline: NetworkSpec | None, meter: _Meter
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, meter: _Meter
 ) -> list[ThroughputResult]:
     contestants = [_Contestant(spec) for spec in [*group, *([baseline] if baseline else [])]]
     with numeric_flags(settings.precision, settings.threads):
         for contestant in contestants:
             _guarded(contestant, lambda c: _warm_up(c, settings))
-            meter.advance(f'warmed up {contestant.spec.name}')
+            meter.advance(f'warmed up {contestant.spec.title}')
         running = [contestant for contestant in contestants if contestant.error is None]
         for index in range(settings.rounds):
             # Each round starts with another network, so that none always follows the same one.
@@ -226,11 +229,11 @@ def _guarded(contestant: _Contestant, work: Callable[[_Contestant], None]) -> No
         contestant.error = str(error)
     except Exception as error:
         contestant.error = ' '.join(str(error).split()) or type(error).__name__
-        _logger.debug('%s failed', contestant.spec.name, exc_info=True)
+        _logger.debug('%s failed', contestant.spec.title, exc_info=True)
     if contestant.error is not None:
-        _logger.warning('%s: %s', contestant.spec.name, contestant.error)
+        _logger.warning('%s: %s', contestant.spec.title, contestant.error)
         contestant.runner = None
-        _release_memory()
+        release_memory()
 
 
 def _warm_up(contestant: _Contestant, settings: ThroughputSettings) -> None:
@@ -249,11 +252,13 @@ def _warm_up(contestant: _Contestant, settings: ThroughputSettings) -> None:
                 _time_steps(runner.step, 1, runner.device)
             break
         except (RuntimeError, MemoryError) as error:
-            if batch_size == 1 or not _is_out_of_memory(error):
+            if batch_size == 1 or not is_out_of_memory(error):
                 raise
-            _logger.info('%s: batch size %d does not fit, trying %d', contestant.spec.name, batch_size, batch_size // 2)
+            _logger.info(
+                '%s: batch size %d does not fit, trying %d', contestant.spec.title, batch_size, batch_size // 2
+            )
         batch_size //= 2
-        _release_memory()
+        release_memory()
     seconds = _time_steps(runner.step, 1, runner.device)
     # A slow network is warm after fewer steps.
     while len(seconds) < settings.warmup_steps and sum(seconds) < 2 * settings.round_seconds:
@@ -293,7 +298,7 @@ def _time_steps(step: Step, count: int, device: torch.device) -> list[float]:
 
 def _result(contestant: _Contestant, settings: ThroughputSettings, baseline: _Contestant | None) -> ThroughputResult:
     if contestant.error is not None or contestant.runner is None:
-        return ThroughputResult(contestant.spec.name, settings, error=contestant.error)
+        return ThroughputResult(contestant.spec.title, settings, error=contestant.error)
     rates = contestant.rates()
     median = statistics.median(rates)
     low, _, high = statistics.quantiles(rates, n=4, method='inclusive') if len(rates) > 1 else (median,) * 3
@@ -303,7 +308,7 @@ def _result(contestant: _Contestant, settings: ThroughputSettings, baseline: _Co
     if baseline is not None and baseline.error is None:
         relative = statistics.median(rate / other for rate, other in zip(rates, baseline.rates(), strict=True))
     return ThroughputResult(
-        name=contestant.spec.name,
+        model=contestant.spec.title,
         settings=settings,
         batch_size=contestant.runner.batch_size,
         img_size=contestant.runner.input_size[-1],
@@ -321,16 +326,3 @@ def _room_to_compile() -> contextlib.AbstractContextManager:
     import torch._dynamo
 
     return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        sign in text for sign in ('out of memory', "can't allocate memory", 'failed to allocate', 'bad_alloc')
-    )
-
-
-def _release_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

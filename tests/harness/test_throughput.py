@@ -8,20 +8,21 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.harness import throughput
 from eca_zoo.harness.devices import resolve_device, visible_devices
-from eca_zoo.harness.runners import NetworkSpec, Runner, ThroughputSettings
+from eca_zoo.harness.evaluation import ModelSpec
+from eca_zoo.harness.runners import Runner, ThroughputSettings
 from eca_zoo.harness.throughput import measure_throughput, throughput_groups
 
 QUICK = ThroughputSettings(
     device='cpu', batch_size=2, img_size=32, rounds=3, round_seconds=0, warmup_steps=0, threads=1
 )
-ECA = NetworkSpec('test_eca_resnet')
-PLAIN = NetworkSpec('test_resnet')
-BROKEN = NetworkSpec('eca_resnet18', {'kernel_sizes': (2,)})
+ECA = ModelSpec('test_eca_resnet')
+PLAIN = ModelSpec('test_resnet')
+BROKEN = ModelSpec('eca_resnet18', model_kwargs={'kernel_sizes': (2,)})
 
 
 def test_a_result_holds_figures_that_agree_with_each_other():
     (result,) = measure_throughput([ECA], dataclasses.replace(QUICK, rounds=5))
-    assert (result.name, result.error, result.batch_size, result.img_size, result.steps) == (
+    assert (result.model, result.error, result.batch_size, result.img_size, result.steps) == (
         'test_eca_resnet', None, 2, 32, 5,
     )  # fmt: skip
     assert result.step_time_ms == pytest.approx(1e3 * 2 / result.samples_per_sec)
@@ -32,7 +33,7 @@ def test_a_result_holds_figures_that_agree_with_each_other():
 
 
 def test_the_baseline_is_measured_too_and_is_one_relative_to_itself():
-    results = {result.name: result for result in measure_throughput([ECA], QUICK, baseline=PLAIN)}
+    results = {result.model: result for result in measure_throughput([ECA], QUICK, baseline=PLAIN)}
     assert list(results) == ['test_eca_resnet', 'test_resnet']
     assert results['test_resnet'].relative == 1.0
     assert 0 < results['test_eca_resnet'].relative < 100
@@ -76,7 +77,7 @@ def test_each_round_starts_with_another_network(monkeypatch):
 
 def test_a_network_that_fails_is_a_result_with_an_error_and_the_others_are_measured():
     results = measure_throughput([BROKEN, ECA], QUICK, baseline=PLAIN)
-    assert [result.name for result in results] == ['eca_resnet18', 'test_eca_resnet', 'test_resnet']
+    assert [result.model for result in results] == ['eca_resnet18', 'test_eca_resnet', 'test_resnet']
     assert results[0].error.startswith('kernel_sizes must be 4 odd, positive integers')
     assert results[0].samples_per_sec is None
     assert results[1].relative > 0
@@ -140,7 +141,7 @@ def test_torchs_flags_threads_and_random_state_are_as_before():
 
 
 def test_groups_are_spread_over_devices_with_the_baseline_in_each():
-    specs = [ECA, PLAIN, NetworkSpec('test_efficientnet')]
+    specs = [ECA, PLAIN, ModelSpec('test_efficientnet')]
     progress = []
     groups = list(
         throughput_groups(
@@ -149,7 +150,7 @@ def test_groups_are_spread_over_devices_with_the_baseline_in_each():
     )
     assert len(groups) == 2
     results = [result for group in groups for result in group]
-    assert sorted(result.name for result in results) == sorted(spec.name for spec in specs)
+    assert sorted(result.model for result in results) == sorted(spec.name for spec in specs)
     assert all(result.error is None and result.relative > 0 for result in results)
     assert [state[:2] for state in progress] == [(4, 8), (8, 8)]
 
