@@ -23,7 +23,9 @@ class StorageError(RunError):
 
 def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') -> StorageError:
     """The error for an ``OSError`` that writing ``path`` raised; ``variable`` is the setting that moves the folder."""
-    place, elsewhere = error.filename or path, f'set {variable} to a folder that can be written'
+    # A rename that fails names both files, and the second is the one that the user knows.
+    place = error.filename2 or error.filename or path
+    elsewhere = f'set {variable} to a folder that can be written'
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(f'{place}: no space left to write it; free some, or set {variable} to another disk')
     if error.errno in (errno.ENOTDIR, errno.EEXIST):

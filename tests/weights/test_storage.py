@@ -1,0 +1,225 @@
+"""Folders that cannot be written, disks that are full, and writers that are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from eca_zoo.weights.errors import FetchError
+from eca_zoo.weights.fetch import fetch
+from eca_zoo.weights.files import StorageError, lock, remove_leftovers, write_atomically
+from eca_zoo.weights.load import load_verified
+from eca_zoo.weights.manifest import Entry, Source
+from tests.hub_server import HubServer
+from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
+
+posix = pytest.mark.skipif(os.name != 'posix', reason='needs a POSIX system')
+
+
+def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
+    """Lines that a process prints after ``body`` took away its means, and a fetch of ``url``."""
+    script = textwrap.dedent("""
+        import os, resource, sys
+        import huggingface_hub, filelock, timm, tqdm.auto, urllib.request, netrc
+        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.utils import tqdm as hub_tqdm
+        from pathlib import Path
+        from eca_zoo.weights.fetch import fetch
+        from eca_zoo.weights.manifest import Source
+        from tests.weights.helpers import NAME, QUICK, entry_with
+        content = Path(sys.argv[2]).read_bytes()
+        entry = entry_with(content, Source(url=sys.argv[1]))
+    """)
+    script += textwrap.dedent(body)
+    script += textwrap.dedent("""
+        try:
+            print(fetch(NAME, entry, policy=QUICK))
+        except Exception as error:
+            print(type(error).__name__)
+            print(error)
+    """)
+    reference = home.parent / 'content'
+    reference.write_bytes(content)
+    command = [sys.executable, '-c', script, url, str(reference)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, env={**os.environ, 'PYTHONPATH': str(root)}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@posix
+def test_disk_without_space_is_said_with_the_path_and_leaves_nothing(
+    hub: HubServer, url_entry: Entry, content: bytes, home: Path
+) -> None:
+    # A limit on the size of files fails writes as a full disk does: half a file is written, then an error.
+    body = """
+        import signal
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    """
+    kind, text = run_limited(body, hub.url('model.safetensors'), home, content)
+    assert kind == 'StorageError'
+    assert text.startswith(f'{home}/checkpoints/{NAME}-')
+    assert text.endswith(': no space left to write it; free some, or set ECA_ZOO_HOME to another disk')
+    assert [path for path in home.rglob('*') if path.is_file() and path.suffix != '.lock'] == []
+    assert fetch(NAME, url_entry).read_bytes() == content
+
+
+@posix
+def test_full_file_system_is_said_before_anything_is_transferred(
+    hub: HubServer, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = tmp_path / 'small'
+    mount.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(mount)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip('may not mount a file system')
+    try:
+        monkeypatch.setenv('ECA_ZOO_HOME', str(mount))
+        hub.files['model.safetensors'] = content
+        with pytest.raises(StorageError, match=r'no space left to write it; free some, or set ECA_ZOO_HOME to another'):
+            fetch(NAME, entry_with(content, Source(url=hub.url('model.safetensors'))), policy=QUICK)
+        assert hub.requests == []
+    finally:
+        subprocess.run(['umount', str(mount)], check=True)
+
+
+@posix
+def test_folder_without_write_permission_is_named(hub: HubServer, url_entry: Entry, content: bytes, home: Path) -> None:
+    home.mkdir()
+    home.chmod(0o555)
+    body = """
+        if os.geteuid() == 0:
+            os.seteuid(65534)  # root may write everywhere
+    """
+    for folder in (home.parent, home.parent.parent, home.parent.parent.parent):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    kind, text = run_limited(body, hub.url('model.safetensors'), home, content)
+    assert kind == 'StorageError'
+    assert text == (f'{home}/locks: not writable (Permission denied); set ECA_ZOO_HOME to a folder that can be written')
+    home.chmod(0o755)
+    assert fetch(NAME, url_entry).read_bytes() == content
+
+
+@posix
+def test_read_only_home_with_the_right_file_is_enough(
+    hub: HubServer, url_entry: Entry, home: Path, content: bytes
+) -> None:
+    fetch(NAME, url_entry)
+    for folder in (home.parent, home.parent.parent, home.parent.parent.parent):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    for path in [home, *home.rglob('*')]:
+        path.chmod(0o555)
+    body = """
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+    """
+    try:
+        assert run_limited(body, 'http://127.0.0.1:9/', home, content)[0].endswith('model.safetensors')
+    finally:
+        for path in [home, *home.rglob('*')]:
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize('place', ['home', 'home/checkpoints', 'home/locks'])
+def test_file_in_the_place_of_a_folder_is_named(
+    place: str, hub: HubServer, url_entry: Entry, content: bytes, home: Path
+) -> None:
+    path = home.parent / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('x')
+    with pytest.raises(StorageError) as caught:
+        fetch(NAME, url_entry)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).endswith(
+        ': a file stands where a folder is needed; move it away, or set ECA_ZOO_HOME to a folder that can be written'
+    )
+    path.unlink()
+    assert fetch(NAME, url_entry).read_bytes() == content
+
+
+def test_folder_in_the_place_of_the_checkpoint_is_named(hub: HubServer, url_entry: Entry, home: Path) -> None:
+    path = fetch(NAME, url_entry)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError) as caught:
+        fetch(NAME, url_entry)
+    assert f'{path}: a folder stands where a file is needed; move it away' in str(caught.value)
+
+
+def test_hub_cache_that_is_a_file_is_named(
+    hub: HubServer, hub_entry: Entry, home: Path, content: bytes, waits: list[float]
+) -> None:
+    cache = home.parent / 'hub'
+    cache.write_text('x')
+    with pytest.raises((StorageError, FetchError)) as caught:
+        fetch(NAME, hub_entry, policy=QUICK)
+    assert str(cache) in str(caught.value)
+    assert 'a file stands where a folder is needed; move it away, or set HF_HOME to a folder that can be' in str(
+        caught.value
+    )
+    cache.unlink()
+    assert fetch(NAME, hub_entry, policy=QUICK).read_bytes() == content
+
+
+def test_cache_that_cannot_be_written_gives_way_to_the_next_source(
+    hub: HubServer, hub_entry: Entry, home: Path, content: bytes
+) -> None:
+    (home.parent / 'hub').write_text('x')
+    hub.files['mirror'] = content
+    sources = (*hub_entry.checkpoint.sources, Source(url=hub.url('mirror')))
+    assert fetch(NAME, entry_with(content, *sources), policy=QUICK).is_relative_to(home)
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / 'a'
+    write_atomically(path, b'old')
+    with pytest.raises(TypeError):
+        write_atomically(path, 'no bytes')  # type: ignore[arg-type]
+    assert path.read_bytes() == b'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writers_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    old, new = tmp_path / '.a.1.x.tmp', tmp_path / '.a.2.y.tmp'
+    old.write_bytes(b'x')
+    new.write_bytes(b'x')
+    os.utime(old, (0, 0))
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
+
+
+@posix
+def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    path = tmp_path / 'locks' / 'a.lock'
+    script = (
+        'import sys, time\n'
+        'from pathlib import Path\n'
+        'from eca_zoo.weights.files import lock\n'
+        "with lock(Path(sys.argv[1]), 'test'):\n"
+        "    print('held', flush=True)\n"
+        '    time.sleep(60)\n'
+    )
+    with subprocess.Popen([sys.executable, '-c', script, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b'held\n'
+        holder.send_signal(signal.SIGKILL)
+    start = time.monotonic()
+    with lock(path, 'test'):
+        assert time.monotonic() - start < 30
+
+
+def test_loading_needs_no_writable_home(home: Path) -> None:
+    home.parent.mkdir(exist_ok=True)
+    home.write_text('a file')
+    from eca_zoo.weights.manifest import packaged_manifest
+
+    name = 'test_eca_resnet.digits'
+    assert len(load_verified(name, packaged_manifest().models[name])) == 96
+    assert broken_files(home, b'') == []
