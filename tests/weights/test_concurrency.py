@@ -56,7 +56,7 @@ def test_eight_processes_download_once_and_a_killed_one_leaves_no_lock(
     assert killed.wait() == -signal.SIGKILL
     outputs = [process.communicate()[0] for process in others]
     assert [process.returncode for process in others] == [0] * (WORKERS - 1)
-    assert len({output.split()[2] for output in outputs}) == 1
+    assert len({output.split()[-1] for output in outputs}) == 1
     assert all(output.startswith(f'{NAME}  ') for output in outputs)
     assert hub.count('GET', part) == 2, 'one download for all the others'
     assert broken_files(home.parent, content) == []

@@ -25,7 +25,8 @@ def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
     """Lines that a process prints after ``body`` took away its means, and a fetch of ``url``."""
     script = textwrap.dedent("""
         import os, resource, sys
-        import huggingface_hub, filelock, timm, tqdm.auto, urllib.request, netrc
+        sys.argv[0] = 'eca-zoo'  # as the console script: without torch
+        import huggingface_hub, filelock, tqdm.auto, urllib.request, netrc
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.utils import tqdm as hub_tqdm
         from pathlib import Path
@@ -201,6 +202,7 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     path = tmp_path / 'locks' / 'a.lock'
     script = (
         'import sys, time\n'
+        "sys.argv[0] = 'eca-zoo'\n"
         'from pathlib import Path\n'
         'from eca_zoo.weights.files import lock\n'
         "with lock(Path(sys.argv[1]), 'test'):\n"
