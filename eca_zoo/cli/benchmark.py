@@ -1,8 +1,8 @@
 """The subcommand of ``eca-zoo`` that measures complexity and throughput."""
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ SGD with momentum 0.9), --torchscript, --aot-autograd, --fuser (outdated in PyTo
 --gp, --grad-checkpointing, --drop* (use --model-kwargs), --input-size, --use-train-size (use --img-size),
 --num-bench-iter (use --rounds and --round-seconds), --no-retry.
 """
+
+
+_TEXT = 40
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -104,8 +107,8 @@ def _run(args: argparse.Namespace) -> int:
         return rows
 
     rows = save()
-    with progress_bar('benchmark') as progress:
-        for _ in benchmark.run(progress):
+    with PartBars() as bars:
+        for _ in benchmark.run(functools.partial(bars.show, 'throughput')):
             rows = save()
     print(to_text(rows))
     failed = [row for row in rows if row['error']]
@@ -162,16 +165,29 @@ def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A function of (done, total, text) that shows progress with its rate and the time left, on a terminal alone."""
-    from tqdm import tqdm
+class PartBars:
+    """A progress bar with rate and time left for one part of a run after the other, on a terminal alone."""
 
-    with tqdm(desc=title, disable=None, leave=False) as bar:
+    def __init__(self) -> None:
+        self._part = ''
+        self._bar: Any = None
 
-        def show(done: int, total: int, text: str) -> None:
-            bar.total = total
-            bar.set_postfix_str(text, refresh=False)
-            bar.update(done - bar.n)
+    def __enter__(self) -> 'PartBars':
+        return self
 
-        yield show
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, part: str, done: int, total: int, text: str) -> None:
+        """Show that ``done`` of ``total`` of a part is done, and with ``text`` what is done now."""
+        from tqdm import tqdm
+
+        if part != self._part:
+            self.__exit__()
+            # disable=None: no bar where stderr is no terminal.
+            self._bar = tqdm(desc=part, total=total, initial=done, disable=None, leave=False)
+            self._part = part
+        self._bar.total = total
+        self._bar.set_postfix_str(text if len(text) <= _TEXT else f'{text[: _TEXT - 3]}...', refresh=False)
+        self._bar.update(done - self._bar.n)

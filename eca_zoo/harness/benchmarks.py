@@ -1,14 +1,14 @@
 """A benchmark of many networks under several settings, as rows that grow while it runs."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.complexity import complexity
 from eca_zoo.harness.evaluation import ModelSpec
-from eca_zoo.harness.rows import Measured, complexity_cells, reported_cells, throughput_rows
+from eca_zoo.harness.rows import Measured, complexity_cells, complexity_size, reported_cells, throughput_rows
 from eca_zoo.harness.runners import ThroughputSettings, network_arguments
 from eca_zoo.harness.throughput import Progress, ThroughputResult, throughput_groups
 from eca_zoo.weights.manifest import load_manifest
@@ -71,6 +71,15 @@ class Benchmark:
                     new = [result for result in group if result.model not in known]
                     known.update({result.model: result for result in new})
                     yield new
+
+    def count_complexities(self, identity: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int | None]]:
+        """Count what the rows need and is not known yet; yields network and image size of each count."""
+        for spec in self.specs:
+            for settings, _ in self.measured:
+                key = (spec.title, complexity_size(settings, identity.get(spec.title, {})))
+                if key not in self.complexities:
+                    self.complexity_of(*key)
+                    yield key
 
     def complexity_of(self, name: str, img_size: int | None) -> dict[str, Any]:
         """Cells of the complexity of a network for square images of ``img_size`` pixels, counted once."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eca_zoo.harness.complexity import Complexity
+from eca_zoo.harness.evaluation import AccuracyResult
 from eca_zoo.harness.runners import ThroughputSettings
 from eca_zoo.harness.table import FVCORE
 from eca_zoo.harness.throughput import ThroughputResult
@@ -17,6 +18,14 @@ class Measured:
 
     infer: dict[str, ThroughputResult] = field(default_factory=dict)
     train: dict[str, ThroughputResult] = field(default_factory=dict)
+
+
+def accuracy_cells(result: AccuracyResult) -> dict[str, Any]:
+    """The cells that hold an accuracy, or why there is none."""
+    if result.error is not None:
+        return {'error': result.error}
+    names = ('weights_sha256', 'dataset', 'num_images', 'top1', 'top1_err', 'top5', 'top5_err', 'top1_ci95')
+    return {name: getattr(result, name) for name in (*names, 'img_size', 'crop_pct', 'interpolation')}
 
 
 def complexity_cells(counts: Complexity) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def reported_cells(
         dataset: that ``top1`` was measured on; a difference is given for the reported one alone.
         top1: measured, in percent.
     """
-    entry = _entry_of(name, manifest)
+    entry = entry_of(name, manifest)
     if entry is None or entry.reported is None:
         return {}
     comparable = top1 is not None and dataset == entry.dataset
@@ -91,11 +100,17 @@ def reported_cells(
     }
 
 
-def _entry_of(name: str, manifest: Manifest) -> Entry | None:
+def entry_of(name: str, manifest: Manifest) -> Entry | None:
+    """The manifest's entry of a network; a name without tag stands for its only one. None if there is none."""
     if '.' in name:
         return manifest.models.get(name)
     tags = manifest.tags(name)
     return manifest.models[tags[0]] if len(tags) == 1 else None
+
+
+def complexity_size(settings: ThroughputSettings, identity: Mapping[str, Any]) -> int | None:
+    """Image size for the complexity of a row: that of its throughput, else of its accuracy, else the network's own."""
+    return settings.img_size or identity.get('img_size')
 
 
 def throughput_rows(
@@ -118,8 +133,7 @@ def throughput_rows(
         for settings, results in measured:
             timed = [result for result in (results.infer.get(name), results.train.get(name)) if result is not None]
             own = identity.get(name, {})
-            img_size = settings.img_size or own.get('img_size')
-            parts = [complexity_of(name, img_size), own, *map(throughput_cells, timed)]
+            parts = [complexity_of(name, complexity_size(settings, own)), own, *map(throughput_cells, timed)]
             errors = dict.fromkeys(part['error'] for part in parts if part.get('error'))
             row: dict[str, Any] = {'model': name}
             for part in parts:

@@ -167,17 +167,25 @@ def _on_many_devices(
         for device in devices:
             free.put(device)
         jobs = {pool.submit(_measure_on_free_device, group, settings, baseline, free): group for group in groups}
-        for job in as_completed(jobs):
-            group = jobs[job]
-            try:
-                yield job.result()
-            except Exception as error:
-                # A process that was killed (out of memory, a driver's fault) takes its group with it, no more.
-                reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
-                yield [ThroughputResult(spec.title, settings, error=reason) for spec in group]
-            meter.advance(
-                ', '.join(spec.title for spec in group), (len(group) + bool(baseline)) * (settings.rounds + 1)
-            )
+        try:
+            for job in as_completed(jobs):
+                group = jobs[job]
+                yield _outcome(job, group, settings)
+                work = (len(group) + bool(baseline)) * (settings.rounds + 1)
+                meter.advance(', '.join(spec.title for spec in group), work)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _outcome(
+    job: 'Future[list[ThroughputResult]]', group: list[ModelSpec], settings: ThroughputSettings
+) -> list[ThroughputResult]:
+    """The results of a job; if its process was killed (out of memory, a driver's fault), that for its group."""
+    try:
+        return job.result()
+    except Exception as error:
+        reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
+        return [ThroughputResult(spec.title, settings, error=reason) for spec in group]
 
 
 def _measure_on_free_device(

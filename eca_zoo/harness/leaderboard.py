@@ -1,0 +1,286 @@
+"""A leaderboard: accuracy, complexity and throughput of a suite, in a run directory that a killed run continues in."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eca_zoo.errors import InputError
+from eca_zoo.harness.accuracy import Progress, evaluate
+from eca_zoo.harness.benchmarks import Benchmark
+from eca_zoo.harness.data import DataSpec, open_data
+from eca_zoo.harness.distributed import Processes
+from eca_zoo.harness.environment import describe_environment
+from eca_zoo.harness.evaluation import AccuracyResult, ModelSpec
+from eca_zoo.harness.journal import RunDirectory
+from eca_zoo.harness.rows import accuracy_cells, entry_of, reported_cells
+from eca_zoo.harness.runners import ThroughputSettings, network_arguments
+from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.suites import Suite
+from eca_zoo.harness.table import to_csv, to_timm_files, write_text
+from eca_zoo.harness.throughput import ThroughputResult
+from eca_zoo.weights.manifest import Manifest, load_manifest
+
+TABLE_FILE = 'leaderboard.csv'
+ENVIRONMENT_FILE = 'environment.json'
+_ACCURACY, _COMPLEXITY, _THROUGHPUT = 'accuracy', 'complexity', 'throughput'
+
+#: Called with the part of the run, the work that is done, all of it, and what is done now.
+Report = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A finished run.
+
+    Attributes:
+        rows: of the table.
+        files: that were written.
+        notes: why cells are empty, a line for each reason.
+        errors: what failed, a line for each network.
+    """
+
+    rows: list[dict[str, Any]]
+    files: list[Path]
+    notes: list[str]
+    errors: list[str]
+
+
+def run_leaderboard(
+    suite: Suite,
+    out: Path,
+    data_dir: Path | None = None,
+    *,
+    restart: bool = False,
+    timm_format: bool = False,
+    processes: Processes | None = None,
+    command_line: Sequence[str] = (),
+    report: Report | None = None,
+    stop: StopRequest | None = None,
+) -> Leaderboard | None:
+    """Measure what the run directory ``out`` does not hold yet, and write the table after each step.
+
+    Under ``torchrun`` all processes validate; then the main one counts and times (on all GPUs of its machine), and the
+    others return None at once.
+
+    Args:
+        suite: what to run.
+        out: run directory. Settings that move a digit are fixed in it; networks can be added.
+        data_dir: folder of the suite's data set, in the place of its own.
+        restart: forget what ``out`` holds.
+        timm_format: write timm's files too.
+        processes: this process among those of the run.
+        command_line: for the environment file.
+        report: called now and then, in the main process.
+        stop: when it is set, what was measured is recorded and the run ends.
+
+    Raises:
+        InputError: the data, a setting or the run directory cannot be used.
+        RunError: decoding failed as a whole.
+        InterruptedRunError: ``stop`` was set.
+    """
+    stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
+    # Wrong input is found before the run directory is touched.
+    data = _opened(suite, data_dir)
+    run = _Run(suite, data, timm_format, command_line)
+    settings = {str(index): _changed(one) for index, one in enumerate(suite.throughput)}
+    identity = {'command': 'leaderboard', 'bench': suite.bench, 'baseline': suite.baseline, 'img_size': suite.img_size}
+    with RunDirectory(out, identity | {'throughput': settings}, restart, processes.rank) as journal:
+        if data is not None:
+
+            def show(progress: Progress) -> None:
+                report('validation', progress.done, progress.total, ', '.join(progress.models))
+
+            validated = [spec for spec in suite.models if spec.title in suite.validated]
+            run.accuracies = evaluate(validated, data, suite.accuracy, journal=journal, progress=show, stop=stop)
+        return run.measure(journal, report, stop) if processes.is_main else None
+
+
+class _Run:
+    """What the main process knows of a run."""
+
+    def __init__(self, suite: Suite, data: DataSpec | None, timm_format: bool, command_line: Sequence[str]) -> None:
+        self._suite, self._data = suite, data
+        self._timm_format, self._command_line = timm_format, command_line
+        self.accuracies: list[AccuracyResult] = []
+        baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
+        settings = list(suite.throughput) or [ThroughputSettings(img_size=suite.img_size)]
+        self._benchmark = Benchmark(
+            list(suite.models), settings, suite.bench if suite.throughput else 'profile', baseline
+        )
+        self._manifest: Manifest = load_manifest()
+
+    def measure(self, journal: RunDirectory, report: Report, stop: StopRequest) -> Leaderboard:
+        """Count and time what the journal does not hold, and write the table."""
+        self._journal, benchmark = journal, self._benchmark
+        for spec in self._suite.models:
+            arguments = {key: repr(value) for key, value in network_arguments(spec).items()}
+            journal.require(f'{_COMPLEXITY}/{spec.title}', {'name': spec.name, 'arguments': arguments})
+        environment = describe_environment(self._command_line)
+        if self._suite.throughput:
+            journal.require(_THROUGHPUT, _machine(environment))
+        data = journal.identity(_ACCURACY)
+        environment |= {'suite': self._suite.name, 'data': data['data'] if data is not None else None}
+        write_text(journal.path / ENVIRONMENT_FILE, json.dumps(environment, indent=2, default=str) + '\n')
+        self._restore()
+        self._count(report, stop)
+        self._write()
+
+        def progress(done: int, total: int, text: str) -> None:
+            report('throughput', done, total, text)
+            self._end_if(stop)
+
+        for results in benchmark.run(progress):
+            for result in results:
+                if result.error is None:
+                    journal.record_row(self._key(result), dataclasses.asdict(result), _THROUGHPUT)
+            self._write()
+        return self._result()
+
+    def _restore(self) -> None:
+        """Take what the journal holds."""
+        for row in self._journal.finished_rows(_COMPLEXITY).values():
+            self._benchmark.complexities[row['title'], row['img_size']] = row['cells']
+        for key, row in self._journal.finished_rows(_THROUGHPUT).items():
+            result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
+            _, results = self._benchmark.measured[int(key.partition('/')[0])]
+            (results.train if result.settings.train else results.infer)[result.model] = result
+        known = {result.model for result in self.accuracies}
+        for row in self._journal.finished_rows(_ACCURACY).values():
+            earlier = AccuracyResult.from_json(row)
+            if earlier.model not in known:
+                self.accuracies.append(earlier)
+
+    def _key(self, result: ThroughputResult) -> str:
+        """Names a throughput in the journal by its setting, mode and network."""
+        for index, (_, results) in enumerate(self._benchmark.measured):
+            for mode, known in (('infer', results.infer), ('train', results.train)):
+                if known.get(result.model) is result:
+                    return f'{index}/{mode}/{result.model}'
+        raise KeyError(result.model)
+
+    def _count(self, report: Report, stop: StopRequest) -> None:
+        """Count the complexity of the networks that the journal does not hold."""
+        identity = self._identity()
+        total = len(self._benchmark.specs)
+        for done, (title, img_size) in enumerate(self._benchmark.count_complexities(identity)):
+            report('complexity', min(done, total), total, title)
+            self._end_if(stop)
+            cells = self._benchmark.complexities[title, img_size]
+            if 'error' not in cells:
+                row = {'title': title, 'img_size': img_size, 'cells': cells}
+                self._journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
+
+    def _end_if(self, stop: StopRequest) -> None:
+        if stop.signal_name is not None:
+            raise InterruptedRunError(
+                f'stopped by {stop.signal_name}; what was done is in {self._journal.path}; the same command continues'
+            )
+
+    def _identity(self) -> dict[str, dict[str, Any]]:
+        """The cells that all rows of a network share."""
+        cells: dict[str, dict[str, Any]] = {}
+        results = {result.model: result for result in self.accuracies}
+        for spec in self._benchmark.specs:
+            result = results.get(spec.title)
+            measured = accuracy_cells(result) if result is not None else {}
+            # The authors' figures are those of their checkpoint.
+            name = spec.name if spec.checkpoint is None and spec.pretrained else ''
+            reported = reported_cells(name, self._manifest, measured.get('dataset'), measured.get('top1'))
+            cells[spec.title] = {**measured, **reported}
+        return cells
+
+    def _write(self) -> list[Path]:
+        """Write the table as far as it is known; returns its files."""
+        rows = self._benchmark.rows(self._identity())
+        texts = {TABLE_FILE: to_csv(rows)}
+        if self._timm_format:
+            texts |= to_timm_files(rows)
+        for name, text in texts.items():
+            write_text(self._journal.path / name, text)
+        return [self._journal.path / name for name in [*texts, ENVIRONMENT_FILE]]
+
+    def _result(self) -> Leaderboard:
+        """The finished table."""
+        files = self._write()
+        rows = self._benchmark.rows(self._identity())
+        errors = [f'{row["model"]}: {row["error"].removeprefix(row["model"] + ": ")}' for row in rows if row['error']]
+        return Leaderboard(rows, files, self._notes(rows), list(dict.fromkeys(errors)))
+
+    def _notes(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Why networks have no accuracy, a line for each reason."""
+        reasons: dict[str, list[str]] = {}
+        for spec in self._benchmark.specs:
+            row = next(row for row in rows if row['model'] == spec.title)
+            if row.get('top1') is None and not row['error']:
+                reasons.setdefault(self._why_empty(spec), []).append(spec.title)
+        return [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
+
+    def _why_empty(self, spec: ModelSpec) -> str:
+        if self._suite.data is None:
+            return f'the suite {self._suite.name} names no data'
+        entry = entry_of(spec.name, self._manifest) if spec.checkpoint is None else None
+        if entry is not None and entry.checkpoint is None:
+            return "the weights are not published; eca-zoo convert FILE makes them from the authors' checkpoint"
+        if self._data is None:
+            return f'no folder of {self._suite.data.name} was given; add --data-dir DIR'
+        return f'not validated on {self._suite.data.name} in the suite {self._suite.name}'
+
+
+def check_reported(rows: Sequence[Mapping[str, Any]], tolerance: float) -> list[str]:
+    """Rows whose top-1 is off by more than ``tolerance`` percentage points, or cannot be compared; a line for each.
+
+    A row is compared if its figure is reported and was measured on the reported data.
+    """
+    compared = {row['model']: row for row in rows if row.get('delta_top1') is not None}
+    if not compared:
+        return ['no row has both a reported top-1 and one that was measured on the reported data']
+    return [
+        f'{name}: top-1 is {row["top1"]:.3f} %, {abs(row["delta_top1"]):.3f} percentage points '
+        f'{"above" if row["delta_top1"] > 0 else "below"} the reported {row["reported_top1"]:.2f} % '
+        f'(tolerance {tolerance:g})'
+        for name, row in compared.items()
+        # What is printed as equal to the tolerance passes.
+        if round(abs(row['delta_top1']), 6) > tolerance
+    ]
+
+
+def _opened(suite: Suite, data_dir: Path | None) -> DataSpec | None:
+    """The data set to validate on, which can be opened; None if the suite names none, or no folder is known.
+
+    Raises:
+        InputError: a folder for a suite without data, or a data set that cannot be used.
+    """
+    if suite.data is None:
+        if data_dir is not None:
+            raise InputError(f'the suite {suite.name} names no data; leave out --data-dir, or add data to the suite')
+        return None
+    data = suite.data if data_dir is None else dataclasses.replace(suite.data, root=data_dir)
+    if data.root is None and '/' not in data.dataset:
+        return None
+    if '/' not in data.dataset:
+        open_data(data)
+    return data
+
+
+def _changed(settings: ThroughputSettings) -> dict[str, Any]:
+    """The settings that are not the default."""
+    default = ThroughputSettings()
+    return {key: value for key, value in dataclasses.asdict(settings).items() if value != getattr(default, key)}
+
+
+def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What throughputs of one table have in common."""
+    return {
+        'processor': environment['processor'],
+        'cpus': environment['cpus'],
+        'threads': environment['threads']['intra_op'],
+        'gpus': [gpu['name'] for gpu in environment['gpus']],
+        'torch': environment['versions']['torch'],
+    }
+
+
+def _no_report(part: str, done: int, total: int, text: str) -> None:
+    pass
