@@ -1,0 +1,30 @@
+"""The demo from end to end: what `make demo` does after installation."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp_path):
+    out = tmp_path / 'out'
+    environment = os.environ | {'ECA_ZOO_HOME': str(tmp_path / 'home')}
+    command = [sys.executable, str(ROOT / 'scripts' / 'demo.py'), '--out', str(out)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    table = out / 'leaderboard' / 'leaderboard.csv'
+    assert f'The table is in {table}' in result.stdout
+    rows = {row['model']: row for row in csv.DictReader(table.open())}
+    digits = rows['test_eca_resnet.digits']
+    assert int(digits['num_images']) == 364
+    assert float(digits['top1']) >= 97
+    six = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2']
+    for name in [*six, 'resnet50', 'mobilenetv2_100']:
+        assert rows[name]['top1'] == ''
+        assert float(rows[name]['infer_gmacs']) > 0
+        assert float(rows[name]['infer_samples_per_sec']) > 0
+    assert 'accuracy is empty: the weights are not published' in result.stdout
+    assert (out / 'leaderboard' / 'environment.json').is_file()
