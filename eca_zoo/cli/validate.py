@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _NO_COUNTERPART = {
     '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
-    '--tf-preprocessing': "there is no TensorFlow here; --preprocessing is timm's own, Pillow",
+    '--tf-preprocessing': 'there is no TensorFlow here',
     '--fuser': 'the fusers of TorchScript are gone from torch; use --torchcompile',
     '--aot-autograd': 'use --torchcompile aot_eager',
     '--fast-norm': 'it changes numbers; use --amp or --model-dtype',
@@ -131,6 +131,9 @@ def _add_input(group: Any) -> None:
     group.add_argument('--mean', metavar='F', type=float, nargs='+', help='of the channels, for values in [0, 1]')
     group.add_argument('--std', metavar='F', type=float, nargs='+', help='of the channels, for values in [0, 1]')
     group.add_argument('--interpolation', metavar='NAME', default='', help='bilinear, bicubic, nearest, ...')
+    group.add_argument(
+        '--preprocess', choices=('exact', 'fast'), default='exact', help="fast: nearly timm's pixels, in less time"
+    )
     group.add_argument('--test-pool', action='store_true', help='test-time pooling for larger input')
 
 
@@ -168,6 +171,7 @@ def _run_validate(args: argparse.Namespace) -> int:
     from eca_zoo.harness.signals import stop_on_signals
 
     _move_data_from_models(args)
+    _quiet_hub(args.verbose)
     with stop_on_signals() as stop, process_group() as processes, _run_directory(args, processes.rank) as journal:
         models = _model_specs(args)
         with _ProgressBar(processes.is_main) as bar:
@@ -183,6 +187,13 @@ def _run_validate(args: argparse.Namespace) -> int:
         if not processes.is_main:
             return _exit_code(results)
         return _report(args, results)
+
+
+def _quiet_hub(verbose: bool) -> None:
+    """Let the hub's client log its retries only where the user asked for a log."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    (hub_logging.set_verbosity_warning if verbose else hub_logging.set_verbosity_error)()
 
 
 def _move_data_from_models(args: argparse.Namespace) -> None:
@@ -282,6 +293,7 @@ def _settings(args: argparse.Namespace) -> 'EvalSettings':
         normalize_in_workers=args.no_prefetcher,
         pin_memory=args.pin_mem,
         seed=args.seed,
+        preprocess=args.preprocess,
     )
 
 

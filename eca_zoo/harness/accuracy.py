@@ -135,6 +135,9 @@ class _Evaluation:
                 continue
             try:
                 plan = plan_input(spec, self.settings, self.data.spec.input_img_mode)
+                if plan.num_classes:
+                    # Before any weights are fetched.
+                    self.data.class_indices(plan.num_classes, spec.title)
             except EcaZooError as error:
                 self._fail(spec, None, error)
             else:
@@ -251,7 +254,7 @@ class _Evaluation:
 
     def _entrant(self, spec: ModelSpec, plan: InputPlan) -> Entrant:
         network = load_network(spec, self.settings, plan)
-        indices = self.data.class_indices(network.num_classes)
+        indices = self.data.class_indices(network.num_classes, spec.title)
         valid = self.data.valid_labels
         if valid is not None and max(valid) >= network.num_classes:
             raise InputError(f'valid label {max(valid)} is none of the {network.num_classes} classes of {spec.title}')

@@ -1,7 +1,7 @@
 """Batches of decoded images: read, decoded and transformed once for all models of a pass, normalised on the device."""
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from eca_zoo.errors import InputError
 from eca_zoo.harness.evaluation import BadImage
 from eca_zoo.harness.images import Images, StreamedImages
+from eca_zoo.harness.preprocess import PreprocessMode, evaluation_transform, stack_channels_last
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,12 @@ class PixelTransform:
         input_size: (channels, height, width) in pixels.
         crop_pct: share of the resized image that the crop keeps.
         crop_mode: ``center``, ``squash`` or ``border``.
-        crop_border_pixels: trimmed from the image before anything else.
         interpolation: of the resize.
         mode: Pillow's mode that images are converted to.
+        crop_border_pixels: trimmed from the image before anything else.
         mean: colour of the border in the crop mode ``border``, and of the normalisation if that is done here.
         std: of the normalisation if that is done here; None leaves bytes.
+        preprocess: ``exact`` or ``fast``, see ``evaluation_transform``.
     """
 
     input_size: tuple[int, int, int]
@@ -39,22 +41,44 @@ class PixelTransform:
     crop_border_pixels: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    preprocess: PreprocessMode = 'exact'
 
-    def build(self) -> Any:
-        """timm's transform, from a Pillow image to a tensor (C, H, W)."""
-        stats: dict[str, Any] = {
-            name: value for name, value in (('mean', self.mean), ('std', self.std)) if value is not None
-        }
-        return create_transform(
-            self.input_size,
-            is_training=False,
-            interpolation=self.interpolation,
-            crop_pct=self.crop_pct,
-            crop_mode=self.crop_mode,
-            crop_border_pixels=self.crop_border_pixels,
-            use_prefetcher=self.std is None,
-            **stats,
-        )
+    def build(self) -> Callable[[Any], Any]:
+        """A function from a file-like object or a Pillow image to pixels.
+
+        They are bytes as an array (H, W, C), or numbers as a tensor (C, H, W) if they are normalised here.
+        """
+        config: dict[str, Any] = {
+            'input_size': self.input_size, 'crop_pct': self.crop_pct, 'crop_mode': self.crop_mode,
+            'crop_border_pixels': self.crop_border_pixels, 'interpolation': self.interpolation, 'mean': self.mean,
+        }  # fmt: skip
+        if self.std is None:
+            return _Bytes(evaluation_transform(config, self.preprocess, self.mode))
+        return _Normalized(create_transform(**config, std=self.std, is_training=False), self.mode)
+
+
+class _Bytes:
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self._transform = transform
+
+    def __call__(self, source: Any) -> Any:
+        if isinstance(source, Image.Image):
+            return self._transform(source)
+        with source:
+            return self._transform(source.read())
+
+
+class _Normalized:
+    """What timm's data set does without its prefetcher."""
+
+    def __init__(self, transform: Callable[[Any], Any], mode: str) -> None:
+        self._transform, self._mode = transform, mode
+
+    def __call__(self, source: Any) -> Any:
+        if isinstance(source, Image.Image):
+            return self._transform(source.convert(self._mode))
+        with source, Image.open(source) as image:
+            return self._transform(image.convert(self._mode))
 
 
 class Batch(NamedTuple):
@@ -63,7 +87,7 @@ class Batch(NamedTuple):
     Attributes:
         block: its number; -1 in a stream.
         positions: (N,) int64, of the images in the data set; -1 in a stream.
-        pixels: (N, C, H, W) bytes, or float32 if they are normalised; in memory channels are last.
+        pixels: (N, C, H, W) bytes with channels last in memory, or float32 if they are normalised.
         labels: (N,) int64 labels of the data set.
         bad: images of the block that could not be decoded.
     """
@@ -80,43 +104,31 @@ def number_of_blocks(count: int, block_size: int) -> int:
     return -(-count // block_size)
 
 
-class _Decoder:
-    """Makes pixels from encoded images, exactly as timm's data set does."""
-
-    def __init__(self, transform: PixelTransform) -> None:
-        self._mode, self._transform = transform.mode, transform.build()
-
-    def __call__(self, source: Any) -> torch.Tensor:
-        if isinstance(source, Image.Image):
-            return self._transform(source.convert(self._mode))
-        with source, Image.open(source) as image:
-            return self._transform(image.convert(self._mode))
-
-
 class _Blocks(Dataset):
     """The block with a number: consecutive images, so that a batch is the same whichever process makes it."""
 
     def __init__(self, images: Images, transform: PixelTransform, block_size: int) -> None:
         self._images, self._transform, self._block_size = images, transform, block_size
+        self._decode: Callable[[Any], Any] | None = None
 
     def __getitem__(self, block: int) -> Batch:
-        decode = _Decoder(self._transform)
+        if self._decode is None:
+            self._decode = self._transform.build()
         start = block * self._block_size
-        positions = range(start, min(start + self._block_size, len(self._images)))
-        pixels = _empty(len(positions), self._transform)
+        pixels: list[Any] = []
         good: list[int] = []
         labels: list[int] = []
         bad: list[BadImage] = []
-        for position in positions:
+        for position in range(start, min(start + self._block_size, len(self._images))):
             try:
                 source, label = self._images.open(position)
-                pixels[len(good)] = decode(source)
+                pixels.append(self._decode(source))
             except Exception as error:  # a decoder meets whatever bytes there are, and raises what it likes
                 bad.append(BadImage(self._images.name(position), one_line(error)))
                 continue
             good.append(position)
             labels.append(label)
-        return Batch(block, torch.tensor(good, dtype=torch.int64), pixels[: len(good)], _int64(labels), bad)
+        return Batch(block, _int64(good), _stacked(pixels, self._transform), _int64(labels), bad)
 
 
 class _Stream(IterableDataset):
@@ -127,8 +139,8 @@ class _Stream(IterableDataset):
         self._num_workers = num_workers
 
     def __iter__(self) -> Iterator[Batch]:
-        decode = _Decoder(self._transform)
-        pixels: list[torch.Tensor] = []
+        decode = self._transform.build()
+        pixels: list[Any] = []
         labels: list[int] = []
         for image, label in self._images.stream(self._num_workers):
             pixels.append(decode(image))
@@ -139,15 +151,15 @@ class _Stream(IterableDataset):
         if pixels:
             yield self._batch(pixels, labels)
 
-    def _batch(self, pixels: list[torch.Tensor], labels: list[int]) -> Batch:
-        stacked = _empty(len(pixels), self._transform)
-        torch.stack(pixels, out=stacked)
-        return Batch(-1, torch.full((len(labels),), -1), stacked, _int64(labels), [])
+    def _batch(self, pixels: list[Any], labels: list[int]) -> Batch:
+        nowhere = torch.full((len(labels),), -1)
+        return Batch(-1, nowhere, _stacked(pixels, self._transform), _int64(labels), [])
 
 
-def _empty(count: int, transform: PixelTransform) -> torch.Tensor:
-    dtype = torch.uint8 if transform.std is None else torch.float32
-    return torch.empty((count, *transform.input_size), dtype=dtype, memory_format=torch.channels_last)
+def _stacked(pixels: list[Any], transform: PixelTransform) -> torch.Tensor:
+    if not pixels:
+        return torch.empty((0, *transform.input_size), dtype=torch.uint8)
+    return stack_channels_last(pixels) if transform.std is None else torch.stack(pixels)
 
 
 def _int64(values: Sequence[int]) -> torch.Tensor:

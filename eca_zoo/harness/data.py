@@ -11,7 +11,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.images import HubImages, Images, ReaderImages, StreamedImages, TorchImages
-from eca_zoo.harness.labels import map_classes, read_class_list, read_class_map, read_real_labels
+from eca_zoo.harness.labels import LabelError, map_classes, read_class_list, read_class_map, read_real_labels
 from eca_zoo.harness.shards import ShardImages
 from eca_zoo.weights.store import hash_file
 
@@ -90,18 +90,21 @@ class OpenData:
     real_labels: list[list[int]] | None
     valid_labels: tuple[int, ...] | None
 
-    def class_indices(self, num_classes: int) -> list[int]:
-        """The class index that each label of the data set is for a model with ``num_classes``.
+    def class_indices(self, num_classes: int, model: str = 'the model') -> list[int]:
+        """The class index that each label of the data set is for ``model``, which has ``num_classes``.
 
         Raises:
             LabelError: the classes do not line up with the model's.
         """
         where = str(self.spec.root or self.spec.dataset)
         if self.class_names is not None:
-            return map_classes(self.class_names, num_classes, where)
+            return map_classes(self.class_names, num_classes, where, model)
         known = self.images.num_classes
         if known is not None and known != num_classes and self.spec.class_map is None:
-            raise _class_count(where, known, num_classes)
+            raise LabelError(
+                f'{where}: it has {known} classes and {model} has {num_classes}; name another data set, build the model '
+                f'with --num-classes {known}, or say which is which with --class-map FILE'
+            )
         return list(range(num_classes))
 
     def identity(self) -> dict[str, Any]:
@@ -116,13 +119,6 @@ class OpenData:
             'valid_labels': self.spec.valid_labels,
             'real_labels': self.real_labels is not None,
         } | {name: hash_file(path)[0] for name, path in files.items() if path is not None and path.is_file()}
-
-
-def _class_count(where: str, found: int, num_classes: int) -> InputError:
-    return InputError(
-        f'{where}: it has {found} classes and the model has {num_classes}; name another data set, build the model with '
-        f'--num-classes {found}, or say which is which with --class-map FILE'
-    )
 
 
 def open_data(spec: DataSpec) -> OpenData:

@@ -4,7 +4,7 @@ import json
 import logging
 import pkgutil
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -25,7 +25,7 @@ class LabelError(InputError):
     """Labels that do not line up with the classes of a model."""
 
 
-def map_classes(names: Sequence[str], num_classes: int, where: str, class_map: Mapping[str, int] | None = None) -> list:
+def map_classes(names: Sequence[str], num_classes: int, where: str, model: str = 'the model') -> list[int]:
     """The model's class index of each class of a data set.
 
     WordNet ids map to the ImageNet classes of a model that has as many classes as an ImageNet label set (1000, 11821,
@@ -36,15 +36,13 @@ def map_classes(names: Sequence[str], num_classes: int, where: str, class_map: M
         names: classes of the data set, in the natural order of their names.
         num_classes: of the model.
         where: the data set, for messages.
-        class_map: class indices by name; it comes before all other rules.
+        model: the model's name, for messages.
 
     Raises:
         LabelError: the classes do not line up with the model's.
     """
-    if class_map is not None:
-        return [_checked(class_map[name], num_classes, f'{where}: class {name!r} of the class map') for name in names]
     if all(_WORDNET_ID.fullmatch(name) for name in names):
-        indices = _by_wordnet_id(names, num_classes, where)
+        indices = _by_wordnet_id(names, num_classes, where, model)
         if indices is not None:
             return indices
     elif all(_NUMBER.fullmatch(name) for name in names):
@@ -54,18 +52,12 @@ def map_classes(names: Sequence[str], num_classes: int, where: str, class_map: M
     if len(names) == num_classes:
         return list(range(num_classes))
     raise LabelError(
-        f'{where}: it has {_counted(names)} and the model has {num_classes} classes; name another data set or split, '
+        f'{where}: it has {_counted(names)} and {model} has {num_classes} classes; name another data set or split, '
         f'build the model with --num-classes {len(names)}, or say which is which with --class-map FILE'
     )
 
 
-def _checked(index: int, num_classes: int, what: str) -> int:
-    if not 0 <= index < num_classes:
-        raise LabelError(f'{what} has index {index}, and the model has {num_classes} classes; correct the class map')
-    return index
-
-
-def _by_wordnet_id(names: Sequence[str], num_classes: int, where: str) -> list[int] | None:
+def _by_wordnet_id(names: Sequence[str], num_classes: int, where: str, model: str) -> list[int] | None:
     """Indices among the ImageNet classes of a model with ``num_classes``; None if it has no ImageNet label set."""
     subset = infer_imagenet_subset({'num_classes': num_classes})
     if subset is None:
@@ -74,8 +66,8 @@ def _by_wordnet_id(names: Sequence[str], num_classes: int, where: str) -> list[i
     unknown = [name for name in names if name not in known]
     if unknown:
         raise LabelError(
-            f'{where}: {_counted(unknown)} of its {len(names)} are not among the classes of {subset}, which the model '
-            f'has; name another data set, or say which is which with --class-map FILE'
+            f'{where}: {_counted(unknown)} of its {len(names)} are not among the classes of {subset}, which {model} '
+            'has; name another data set, or say which is which with --class-map FILE'
         )
     return [known[name] for name in names]
 

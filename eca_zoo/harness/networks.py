@@ -31,13 +31,23 @@ _FOLDER = 'local-dir:'
 
 @dataclass(frozen=True)
 class InputPlan:
-    """What a model is fed with: ``pixels`` is shared by a pass, ``mean`` and ``std`` are the model's own."""
+    """What a model is fed with, known before it is built.
+
+    Attributes:
+        pixels: what models of a pass share.
+        mean: of the model's normalisation.
+        std: of the model's normalisation.
+        test_pool: pool at test time, because the input is larger than in training.
+        img_size_argument: for entry points of models that are built for one size.
+        num_classes: of the model, where its cfg says so.
+    """
 
     pixels: PixelTransform
     mean: tuple[float, ...]
     std: tuple[float, ...]
     test_pool: bool
     img_size_argument: int | None
+    num_classes: int | None
 
 
 @dataclass
@@ -82,9 +92,11 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
         settings.crop_border_pixels,
         mean if config['crop_mode'] == 'border' or settings.normalize_in_workers else None,
         std if settings.normalize_in_workers else None,
+        settings.preprocess,
     )  # fmt: skip
     fixed = cfg.get('fixed_input_size') and tuple(size[1:]) != tuple(own[1:])
-    return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None)
+    num_classes = spec.num_classes if spec.num_classes is not None else cfg.get('num_classes')
+    return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes)
 
 
 def _pretrained_cfg(spec: ModelSpec) -> dict[str, Any]:
