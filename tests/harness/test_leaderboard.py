@@ -1,0 +1,296 @@
+"""Leaderboards: the table from a journal, kills, refusals, failing models, many processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from eca_zoo.cli import main
+from eca_zoo.errors import InputError
+from eca_zoo.harness import benchmarks, leaderboard
+from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
+from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.suites import parse_suite
+from eca_zoo.harness.table import BY_NAME
+
+IMAGES = 60
+SUITE = """
+version: 1
+models: [test_eca_resnet.digits, test_resnet]
+baseline: test_resnet
+data: {name: digits, split: '', models: [test_eca_resnet.digits]}
+accuracy: {batch_size: 16, workers: 0}
+throughput: [{device: cpu, img_size: 32, batch_size: 1, rounds: 2, round_seconds: 0, warmup_steps: 1, threads: 1}]
+"""
+TIMED = {name for name, column in BY_NAME.items() if column.source.startswith('benchmark')}
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('digits')
+    data = load_digits()
+    for index in range(IMAGES):
+        (folder / str(data.target[index])).mkdir(exist_ok=True)
+        pixels = np.round(data.images[index] * 255 / 16).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / str(data.target[index]) / f'{index:03d}.png')
+    return folder
+
+
+@pytest.fixture
+def suite_file(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(SUITE)
+    return path
+
+
+def suite(text=SUITE):
+    return parse_suite(text, Path('mine.yaml'))
+
+
+def table(out):
+    with (out / 'leaderboard.csv').open() as file:
+        return list(csv.DictReader(file))
+
+
+def untimed(out):
+    return [{name: cell for name, cell in row.items() if name not in TIMED} for row in table(out)]
+
+
+def command(*arguments):
+    return [sys.executable, *map(str, arguments)]
+
+
+def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
+    result = run_leaderboard(suite(), tmp_path / 'run', digits, command_line=['eca-zoo', 'x'])
+    eca, plain = table(tmp_path / 'run')
+    assert list(eca) == list(BY_NAME)
+    assert (eca['model'], eca['dataset'], eca['num_images'], eca['img_size']) == (
+        'test_eca_resnet.digits', 'digits', str(IMAGES), '32',
+    )  # fmt: skip
+    assert float(eca['top1']) > 90
+    assert len(eca['weights_sha256']) == 64
+    assert (eca['params'], eca['infer_img_size'], eca['infer_batch_size']) == ('373674', '32', '1')
+    assert float(eca['infer_samples_per_sec']) > 0
+    assert float(eca['relative_throughput']) > 0
+    assert (plain['model'], plain['top1'], plain['relative_throughput'], plain['error']) == (
+        'test_resnet', '', '1.000', '',
+    )  # fmt: skip
+    environment = json.loads((tmp_path / 'run' / 'environment.json').read_text())
+    assert environment['command_line'] == ['eca-zoo', 'x']
+    assert environment['data']['images'] == IMAGES
+    assert len(environment['data']['fingerprint']) == 64
+    assert result.errors == []
+    assert result.notes == ['accuracy is empty: not validated on digits in the suite mine (test_resnet)']
+
+
+def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
+    run_leaderboard(suite(), tmp_path, digits)
+    before = (tmp_path / 'leaderboard.csv').read_bytes()
+    (tmp_path / 'leaderboard.csv').unlink()
+
+    def measure(*arguments):
+        raise AssertionError('it was measured again')
+
+    monkeypatch.setattr(benchmarks, 'complexity_cells', measure)
+    monkeypatch.setattr('eca_zoo.harness.throughput._measure_group', measure)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.load_network', measure)
+    run_leaderboard(suite(), tmp_path, digits)
+    assert (tmp_path / 'leaderboard.csv').read_bytes() == before
+
+
+def test_a_network_can_be_added_to_a_finished_run(digits, tmp_path):
+    run_leaderboard(suite(), tmp_path, digits)
+    before = table(tmp_path)
+    more = SUITE.replace('[test_eca_resnet.digits, test_resnet]', '[test_eca_resnet.digits, test_efficientnet]')
+    run_leaderboard(suite(more), tmp_path, digits)
+    rows = {row['model']: row for row in table(tmp_path)}
+    assert rows['test_eca_resnet.digits'] == before[0]
+    assert float(rows['test_efficientnet']['relative_throughput']) > 0
+
+
+KILLED = """
+import os, signal, sys
+from eca_zoo.harness.journal import RunDirectory
+from eca_zoo.cli import main
+
+left = [int(sys.argv[1])]
+append = RunDirectory._append
+
+def append_and_die(self, record):
+    append(self, record)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RunDirectory._append = append_and_die
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_run_that_is_killed_after_any_record_ends_in_the_same_table(digits, tmp_path, suite_file):
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out']
+    assert main([*arguments, str(tmp_path / 'undisturbed')]) == 0
+    journal = (tmp_path / 'undisturbed' / 'journal-00000.jsonl').read_bytes()
+    records = journal.count(b'\n')
+    run = tmp_path / 'killed'
+    kills = 0
+    # Each start gets some records further, and the last one to the end.
+    for after in (2, 4, records):
+        process = subprocess.run(command('-c', KILLED, after, *arguments, run), capture_output=True, text=True)
+        kills += process.returncode == -signal.SIGKILL
+    assert kills == 2
+    assert process.returncode == 0, process.stderr
+    assert untimed(run) == untimed(tmp_path / 'undisturbed')
+    assert all(float(row['infer_samples_per_sec']) > 0 for row in table(run))
+    assert sorted(file.name for file in run.iterdir()) == [
+        '.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv',
+    ]  # fmt: skip
+
+
+def test_a_signal_ends_the_run_with_what_was_measured_saved(digits, tmp_path):
+    stop = StopRequest()
+
+    def report(part, done, total, text):
+        if part == 'throughput':
+            stop.signal_name = 'SIGTERM'
+
+    with pytest.raises(InterruptedRunError) as error:
+        run_leaderboard(suite(), tmp_path, digits, report=report, stop=stop)
+    assert str(error.value) == f'stopped by SIGTERM; what was done is in {tmp_path}; the same command continues'
+    (eca, _) = table(tmp_path)
+    assert float(eca['top1']) > 90
+    assert eca['infer_samples_per_sec'] == ''
+    run_leaderboard(suite(), tmp_path, digits)
+    assert table(tmp_path)[0]['infer_samples_per_sec'] != ''
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'difference'),
+    [
+        ('rounds: 2', 'rounds: 3', 'throughput.0.rounds 2, not 3'),
+        ('threads: 1}]', 'threads: 1}, {device: cpu, fuse: true}]', 'throughput.1 null, not {'),
+        ('batch_size: 16', 'batch_size: 8', 'settings.batch_size 16, not 8'),
+        ('baseline: test_resnet', 'baseline: test_efficientnet', 'baseline "test_resnet", not "test_efficientnet"'),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(old, new, difference, digits, tmp_path):
+    run_leaderboard(suite(), tmp_path, digits)
+    before = (tmp_path / 'leaderboard.csv').read_bytes()
+    with pytest.raises(InputError) as error:
+        run_leaderboard(suite(SUITE.replace(old, new)), tmp_path, digits)
+    assert difference in str(error.value)
+    assert str(error.value).endswith('use another folder, or --restart to begin anew')
+    assert (tmp_path / 'leaderboard.csv').read_bytes() == before
+
+
+def test_other_data_is_refused_and_restart_begins_anew(digits, tmp_path):
+    run_leaderboard(suite(), tmp_path / 'run', digits)
+    other = tmp_path / 'other'
+    for file in sorted(digits.glob('*/*.png'))[:-1]:
+        (other / file.parent.name).mkdir(parents=True, exist_ok=True)
+        os.link(file, other / file.parent.name / file.name)
+    with pytest.raises(InputError, match=f'data.images {IMAGES}, not {IMAGES - 1}'):
+        run_leaderboard(suite(), tmp_path / 'run', other)
+    run_leaderboard(suite(), tmp_path / 'run', other, restart=True)
+    assert table(tmp_path / 'run')[0]['num_images'] == str(IMAGES - 1)
+
+
+def test_another_machine_is_refused(digits, tmp_path, monkeypatch):
+    run_leaderboard(suite(), tmp_path, digits)
+    monkeypatch.setattr('eca_zoo.harness.environment.processor_name', lambda: 'Abacus 3000')
+    with pytest.raises(InputError, match='not "Abacus 3000"'):
+        run_leaderboard(suite(), tmp_path, digits)
+
+
+def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path):
+    result = run_leaderboard(suite(), tmp_path)
+    assert table(tmp_path)[0]['top1'] == ''
+    assert result.notes == [
+        'accuracy is empty: no folder of digits was given; add --data-dir DIR (test_eca_resnet.digits, test_resnet)'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('folder', 'message'),
+    [('nowhere', 'there is no such folder or file'), ('empty', 'there are no images'), ('flat', 'class folders')],
+)
+def test_data_that_cannot_be_used_is_refused_before_anything_is_written(folder, message, digits, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'flat').mkdir()
+    os.link(next(digits.glob('*/*.png')), tmp_path / 'flat' / 'a.png')
+    with pytest.raises(InputError, match=message):
+        run_leaderboard(suite(), tmp_path / 'run', tmp_path / folder)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits, tmp_path, suite_file, capsys):
+    text = SUITE.replace('models: [test_eca_resnet.digits]', 'models: [eca_resnet18]')
+    broken = '[{name: eca_resnet18, model_kwargs: {kernel_sizes: [2]}}]'
+    suite_file.write_text(text.replace('[test_eca_resnet.digits, test_resnet]', broken))
+    arguments = ['leaderboard', str(suite_file), '--out', str(tmp_path / 'run'), '--data-dir', str(digits)]
+    assert main(arguments) == 1
+    broken, plain = table(tmp_path / 'run')
+    assert broken['model'] == 'eca_resnet18'
+    assert 'kernel_sizes must be 4 odd, positive integers' in broken['error']
+    assert broken['params'] == broken['infer_samples_per_sec'] == ''
+    assert float(plain['infer_samples_per_sec']) > 0
+    assert plain['error'] == ''
+    assert 'eca-zoo leaderboard: failed: eca_resnet18: ' in capsys.readouterr().err
+
+
+def test_timms_format_is_written_beside_the_table(digits, tmp_path, suite_file, capsys):
+    out = tmp_path / 'run'
+    arguments = ['leaderboard', str(suite_file), '--out', str(out), '--data-dir', str(digits), '--format', 'timm']
+    assert main(arguments) == 0
+    assert (out / 'results-digits.csv').read_text().startswith('model,img_size,top1,top1_err,top5,top5_err,')
+    timed = (out / 'benchmark-infer-fp32-nchw-cpu.csv').read_text().splitlines()
+    assert {line.split(',')[0] for line in timed} == {'model', 'test_eca_resnet.digits', 'test_resnet'}
+    assert f'written: {out}/leaderboard.csv, {out}/results-digits.csv' in capsys.readouterr().out
+
+
+def test_the_check_names_rows_beyond_the_tolerance():
+    def row(model, top1, reported):
+        return {'model': model, 'top1': top1, 'reported_top1': reported, 'delta_top1': top1 - reported}
+
+    good, bad = row('a', 77.32, 77.42), row('b', 77.0, 77.42)
+    assert check_reported([good], 0.1) == []
+    assert check_reported([good, bad, {'model': 'c', 'reported_top1': 70.0}], 0.1) == [
+        'b: top-1 is 77.000 %, 0.420 percentage points below the reported 77.42 % (tolerance 0.1)'
+    ]
+    assert check_reported([{'model': 'c', 'reported_top1': 70.0}], 0.1) == [
+        'no row has both a reported top-1 and one that was measured on the reported data'
+    ]
+
+
+def test_a_check_that_fails_exits_with_1(digits, tmp_path, suite_file, capsys, monkeypatch):
+    arguments = ['leaderboard', str(suite_file), '--out', str(tmp_path / 'run'), '--data-dir', str(digits)]
+    assert main([*arguments, '--check']) == 1
+    assert 'check: no row has both a reported top-1' in capsys.readouterr().err
+    assert main(arguments) == 0
+
+
+def test_two_processes_under_torchrun_give_the_table_of_one(digits, tmp_path, suite_file):
+    arguments = ['leaderboard', suite_file, '--data-dir', digits, '--out']
+    assert main([str(argument) for argument in [*arguments, tmp_path / 'one']]) == 0
+    run = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '29611', '-m', 'eca_zoo']
+    process = subprocess.run(command(*run, *arguments, tmp_path / 'two'), capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert untimed(tmp_path / 'two') == untimed(tmp_path / 'one')
+    assert process.stdout.count('written: ') == 1
+
+
+def test_the_launcher_of_a_clone_runs_a_suite(tmp_path):
+    root = Path(leaderboard.__file__).parents[2]
+    (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [eca_resnet18]\n')
+    run = command('-m', 'benchmark', tmp_path / 'mine.yaml', f'--out={tmp_path / "run"}')
+    process = subprocess.run(run, cwd=root, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert [row['params'] for row in table(tmp_path / 'run')] == ['11689556']
