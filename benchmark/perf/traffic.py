@@ -10,7 +10,7 @@ import argparse
 # Blocks, output channels and side of the output of each stage of ResNet-50 at 224x224.
 STAGES = [(3, 256, 56), (4, 512, 28), (6, 1024, 14), (3, 2048, 7)]
 # Reads and writes of the block's output tensor by each pass. A quarter: the input of the last convolution, pooled
-# instead. What a compiler fuses is one pass: norm, scale, sum and activation; a mean and the pass that writes its input.
+# instead. What a compiler fuses is one pass: norm, scale, sum and activation; a mean with the pass before it.
 VARIANTS = {
     'plain ResNet, eager': {'norm': 2, 'add in place': 3, 'relu in place': 2},
     'ECA as drawn, eager': {'norm': 2, 'mean': 1, 'scale': 2, 'add in place': 3, 'relu in place': 2},
