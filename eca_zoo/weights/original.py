@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -65,7 +64,7 @@ def _check_kind(content: bytes) -> None:
         raise CheckpointError(f'this is a web page, not a checkpoint (the link asks for a click); {_AGAIN}')
     packed = content.startswith((b'\x1f\x8b', b'BZh', b'\xfd7zXZ\x00'))
     if packed or content[257:262] == b'ustar':
-        kind = 'a real tar archive' if tarfile.is_tarfile(io.BytesIO(content)) else 'a compressed file'
+        kind = 'a compressed file' if packed else 'a real tar archive'
         raise CheckpointError(f'this is {kind}, not a PyTorch checkpoint; unpack it and convert the file in it')
 
 

@@ -152,9 +152,9 @@ def test_real_tar_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode='w') as archive:
         archive.addfile(tarfile.TarInfo('x'), io.BytesIO())
-    said = 'this is a real tar archive, not a PyTorch checkpoint; unpack it and convert the file in it'
-    assert refusal(tmp_path / 'a.pth.tar', buffer.getvalue()) == said
-    assert refusal(tmp_path / 'a.pth.tar.gz', gzip.compress(buffer.getvalue())) == said
+    remedy = 'not a PyTorch checkpoint; unpack it and convert the file in it'
+    assert refusal(tmp_path / 'a.pth.tar', buffer.getvalue()) == f'this is a real tar archive, {remedy}'
+    assert refusal(tmp_path / 'a.tar.gz', gzip.compress(buffer.getvalue())) == f'this is a compressed file, {remedy}'
 
 
 @pytest.mark.parametrize(
