@@ -1,11 +1,12 @@
 """timm's evaluation transform in less time: with identical pixels, or with nearly identical ones in half of it."""
 
+import functools
 import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +55,10 @@ def evaluation_transform(
             timm's validate.py).
 
     Returns:
-        A picklable callable from a PIL image or the bytes of an image file to an array of shape
-        (height, width, channels) and type uint8, C-contiguous, which may be read-only. Bytes that are no image raise
-        what Pillow raises (``OSError``, ``PIL.UnidentifiedImageError``, ``SyntaxError`` or ``ValueError``).
+        A picklable callable from a PIL image, the bytes of an image file or an open one to an array of shape
+        (height, width, channels) and type uint8, which may be read-only. ``fast`` gains most where it is given a file
+        or its bytes (``load_bytes=True`` of timm's data sets). What is no image raises what Pillow raises (``OSError``,
+        ``PIL.UnidentifiedImageError``, ``SyntaxError`` or ``ValueError``).
 
     Raises:
         InputError: the mode, the interpolation or the size of the input is none that can be had.
@@ -111,8 +113,10 @@ class EvaluationTransform:
         self._plan = _Plan.of(reference.transforms) if image_mode in _INDEPENDENT_BANDS else None
         self._agrees: bool | None = None
 
-    def __call__(self, image: Image.Image | bytes) -> UInt8Array:
+    def __call__(self, image: Image.Image | bytes | BinaryIO) -> UInt8Array:
         """The network's input of shape (height, width, channels), uint8."""
+        if not isinstance(image, Image.Image | bytes):
+            image = image.read()
         if self.mode == 'fast' and self._plan and self._plan.interpolation in _TORCH_FILTERS:
             return self._fast(image, self._plan)
         picture = self._picture(image)
@@ -188,18 +192,6 @@ class _Axis:
             return None
         scale = numerator / denominator
         return self.first * scale, (self.first + self.count) * scale
-
-    def meeting_range(self) -> tuple[int, int, int, int]:
-        """Resized pixels (first, last + 1) around the kept ones, and the nearly same range in whole input pixels."""
-        scale = self.size / self.resized
-
-        def meets(edge: int) -> bool:
-            return abs(edge * scale - round(edge * scale)) <= _GRID_DISTANCE
-
-        # The ends of the axis meet always.
-        start = next(edge for edge in range(self.first, -1, -1) if meets(edge))
-        stop = next(edge for edge in range(self.first + self.count, self.resized + 1) if meets(edge))
-        return start, stop, round(start * scale), max(round(stop * scale), round(start * scale) + 1)
 
 
 @dataclass(frozen=True)
@@ -300,13 +292,27 @@ def _resize_exactly(image: Image.Image, horizontal: _Axis, vertical: _Axis, inte
     return np.asarray(image)[vertical.first : vertical.first + vertical.count]
 
 
+@functools.lru_cache(maxsize=1024)
+def _meeting_range(axis: _Axis) -> tuple[int, int, int, int]:
+    """Resized pixels (first, last + 1) around the kept ones, and the nearly same range in whole input pixels."""
+    scale = axis.size / axis.resized
+
+    def meets(edge: int) -> bool:
+        return abs(edge * scale - round(edge * scale)) <= _GRID_DISTANCE
+
+    # The ends of the axis meet always.
+    start = next(edge for edge in range(axis.first, -1, -1) if meets(edge))
+    stop = next(edge for edge in range(axis.first + axis.count, axis.resized + 1) if meets(edge))
+    return start, stop, round(start * scale), max(round(stop * scale), round(start * scale) + 1)
+
+
 def _resize_fast(pixels: torch.Tensor, horizontal: _Axis, vertical: _Axis, interpolation: str) -> UInt8Array:
     """Resize and crop with torch's antialiased uint8 kernels, around the crop alone.
 
     The region is chosen so that its edges lie on whole input pixels as nearly as possible.
     """
-    left, right, source_left, source_right = horizontal.meeting_range()
-    top, bottom, source_top, source_bottom = vertical.meeting_range()
+    left, right, source_left, source_right = _meeting_range(horizontal)
+    top, bottom, source_top, source_bottom = _meeting_range(vertical)
     region = pixels[None, :, source_top:source_bottom, source_left:source_right]
     # The kernels are slower on a view.
     region = region.contiguous(memory_format=torch.channels_last)

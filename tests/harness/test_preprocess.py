@@ -170,6 +170,7 @@ def test_bytes_of_a_jpeg_file_give_the_pixels_of_the_opened_file(kind):
     expected = of_timm(CONFIG, Image.open(io.BytesIO(data)))
 
     np.testing.assert_array_equal(evaluation_transform(CONFIG)(data), expected)
+    np.testing.assert_array_equal(evaluation_transform(CONFIG)(io.BytesIO(data)), expected)
     fast = evaluation_transform(CONFIG, 'fast')(data).astype(int)
     assert fast.shape == expected.shape
     assert np.abs(fast - expected).mean() < (2.5 if kind == 'larger than a read' else 0.5)
