@@ -49,14 +49,14 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     for flag in ('--pretrained', '--retry'):
         parser.add_argument(flag, action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--log-freq', type=int, help=argparse.SUPPRESS)
-    parser.set_defaults(run=_run_validate)
+    parser.set_defaults(run=_run_validate, no_counterpart=None)
 
 
 class _NoCounterpart(argparse.Action):
-    """A flag of timm's script that is refused with what to do in its place."""
+    """Notes a flag of timm's script that has no counterpart."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        parser.error(f'{option_string}: {_NO_COUNTERPART[self.option_strings[0]]}')
+        namespace.no_counterpart = self.option_strings[0]
 
 
 class _KeyValues(argparse.Action):
@@ -162,14 +162,20 @@ def _add_output(group: Any) -> None:
     group.add_argument('--metrics-avg', choices=('micro', 'macro', 'weighted'), help='also precision, recall and F1')
     group.add_argument('--save-predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
     group.add_argument('--run-dir', metavar='DIR', type=Path, help='journal: a killed run continues from it')
+    group.add_argument(
+        '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
+    )
     group.add_argument('--restart', action='store_true', help='forget what the --run-dir holds')
 
 
 def _run_validate(args: argparse.Namespace) -> int:
+    from eca_zoo.errors import InputError
     from eca_zoo.harness.accuracy import evaluate
     from eca_zoo.harness.distributed import process_group
     from eca_zoo.harness.signals import stop_on_signals
 
+    if args.no_counterpart is not None:
+        raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
     _move_data_from_models(args)
     _quiet_hub(args.verbose)
     with stop_on_signals() as stop, process_group() as processes, _run_directory(args, processes.rank) as journal:
@@ -183,6 +189,7 @@ def _run_validate(args: argparse.Namespace) -> int:
                 progress=bar.show,
                 stop=stop,
                 predictions=args.save_predictions,
+                record_every=args.record_every,
             )
         if not processes.is_main:
             return _exit_code(results)
@@ -199,9 +206,10 @@ def _quiet_hub(verbose: bool) -> None:
 def _move_data_from_models(args: argparse.Namespace) -> None:
     """``--model NAME DIR`` is how timm's users type it; the list of models has taken the folder."""
     if args.data is None and args.data_dir is None and not args.dataset and len(args.model) > 1:
-        last = Path(args.model[-1])
-        if last.is_dir() or last.suffix == '.tar':
-            args.data = last
+        last = args.model[-1]
+        looks_like_data = last.endswith('.tar') or ('/' in last and ':' not in last and not last.endswith('.txt'))
+        if looks_like_data or Path(last).is_dir():
+            args.data = Path(last)
             args.model = args.model[:-1]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
@@ -65,7 +65,10 @@ class _Bytes:
         if isinstance(source, Image.Image):
             return self._transform(source)
         with source:
-            return self._transform(source.read())
+            content = source.read()
+        if not content:
+            raise OSError('the file is empty')
+        return self._transform(content)
 
 
 class _Normalized:
@@ -124,7 +127,10 @@ class _Blocks(Dataset):
                 source, label = self._images.open(position)
                 pixels.append(self._decode(source))
             except Exception as error:  # a decoder meets whatever bytes there are, and raises what it likes
-                bad.append(BadImage(self._images.name(position), one_line(error)))
+                reason = one_line(error)
+                if isinstance(error, UnidentifiedImageError):
+                    reason = 'its content is no image that Pillow knows'
+                bad.append(BadImage(self._images.name(position), reason))
                 continue
             good.append(position)
             labels.append(label)

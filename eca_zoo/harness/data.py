@@ -102,8 +102,8 @@ class OpenData:
         known = self.images.num_classes
         if known is not None and known != num_classes and self.spec.class_map is None:
             raise LabelError(
-                f'{where}: it has {known} classes and {model} has {num_classes}; name another data set, build the model '
-                f'with --num-classes {known}, or say which is which with --class-map FILE'
+                f'{where}: it has {known} classes and {model} has {num_classes}; name another data set, build the '
+                f'model with --num-classes {known}, or say which is which with --class-map FILE'
             )
         return list(range(num_classes))
 
