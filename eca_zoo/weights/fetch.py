@@ -205,9 +205,9 @@ def fetch_many(
     def run(name: str, entry: Entry) -> FetchResult:
         received = _Counter(progress)
         try:
-            was_here = entry.checkpoint is not None and _verified_path(name, entry.checkpoint) is not None
-            path = fetch(name, entry, offline=offline, policy=policy, progress=received)
-            result = FetchResult(name, path, was_here)
+            here = _verified_path(name, entry.checkpoint) if entry.checkpoint is not None else None
+            path = here or fetch(name, entry, offline=offline, policy=policy, progress=received)
+            result = FetchResult(name, path, was_here=here is not None)
         except EcaZooError as error:
             result = FetchResult(name, error=error)
         done(result)

@@ -15,12 +15,20 @@ def eca_zoo_home() -> Path:
     if chosen:
         return Path(chosen).expanduser().absolute()
     if sys.platform == 'win32':
-        cache = os.environ.get('LOCALAPPDATA') or str(Path.home() / 'AppData' / 'Local')
+        cache = os.environ.get('LOCALAPPDATA') or str(_user_home() / 'AppData' / 'Local')
     elif sys.platform == 'darwin':
-        cache = str(Path.home() / 'Library' / 'Caches')
+        cache = str(_user_home() / 'Library' / 'Caches')
     else:
-        cache = os.environ.get('XDG_CACHE_HOME') or str(Path.home() / '.cache')
+        cache = os.environ.get('XDG_CACHE_HOME') or str(_user_home() / '.cache')
     return Path(cache) / 'eca_zoo'
+
+
+def _user_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A container may run as a user without a home. Nothing is found there, and whoever writes is told what to set.
+        return Path('/nonexistent')
 
 
 def local_manifest_path() -> Path:

@@ -81,7 +81,7 @@ def _may_pass(error: Exception) -> bool:
 
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
-    return type(error).__name__ == 'ReadError' or 'Consistency check failed' in str(error)
+    return type(error).__name__ in ('ReadError', 'RemoteProtocolError') or 'Consistency check failed' in str(error)
 
 
 def _make_bar(progress: Progress) -> type:

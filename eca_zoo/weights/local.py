@@ -2,7 +2,7 @@
 
 from eca_zoo.weights.files import lock, write_atomically
 from eca_zoo.weights.home import eca_zoo_home, local_manifest_path
-from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, read_manifest
+from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, is_absent, read_manifest
 
 
 def local_manifest() -> Manifest:
@@ -12,7 +12,7 @@ def local_manifest() -> Manifest:
         ManifestError: it is refused.
     """
     path = local_manifest_path()
-    return read_manifest(path) if path.exists() else Manifest(models={})
+    return Manifest(models={}) if is_absent(path) else read_manifest(path)
 
 
 def record(name: str, entry: Entry) -> None:

@@ -251,12 +251,23 @@ def load_manifest() -> Manifest:
     """
     packaged = packaged_manifest()
     path = local_manifest_path()
-    if not path.exists():
+    if is_absent(path):
         return packaged
     models = dict(packaged.models)
     for name, entry in read_manifest(path).models.items():
         models[name] = _merge(name, models[name], entry, path) if name in models else entry
     return Manifest(models=models)
+
+
+def is_absent(path: Path) -> bool:
+    """Whether there is no such file; one that may not be read is not absent."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:

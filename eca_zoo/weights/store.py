@@ -23,7 +23,15 @@ def local_paths(name: str, checkpoint: Checkpoint) -> list[Path]:
     """
     candidates = [local_path(name, source) for source in checkpoint.sources]
     candidates.insert(0, eca_zoo_home() / stored_name(name, checkpoint.sha256))
-    return [path for path in dict.fromkeys(candidates) if path is not None and path.exists()]
+    return [path for path in dict.fromkeys(candidates) if path is not None and _exists(path)]
+
+
+def _exists(path: Path) -> bool:
+    """Whether the file can be seen; one in a folder of somebody else's counts as absent."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def local_path(name: str, source: Source) -> Path | None:

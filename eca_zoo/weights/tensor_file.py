@@ -115,6 +115,8 @@ def _are_sizes(value: Any) -> bool:
 def tensors_from_buffer(buffer: Any, records: list[TensorRecord], data_start: int) -> dict[str, torch.Tensor]:
     """Tensors that use the memory of the writable ``buffer``, each with a storage of exactly its own size.
 
+    Those that do not begin on a 64-byte boundary are copied; in a file from ``serialize`` these are small.
+
     Args:
         buffer: an object with the buffer protocol; the tensors keep it alive.
         records: what ``parse_header`` returned for it.
@@ -124,11 +126,17 @@ def tensors_from_buffer(buffer: Any, records: list[TensorRecord], data_start: in
 
 
 def _tensor(buffer: Any, record: TensorRecord, data_start: int) -> torch.Tensor:
+    tensor = _view(buffer, record, data_start)
+    # As PyTorch's own allocations: elsewhere kernels are slower, and the last bit of a result may differ.
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+
+
+def _view(buffer: Any, record: TensorRecord, data_start: int) -> torch.Tensor:
     if record.begin == record.end:
         return torch.empty(record.shape, dtype=record.dtype)
     offset, size = data_start + record.begin, record.end - record.begin
     if offset % record.dtype.itemsize:
-        # Arithmetic on a misaligned address is undefined, and the format allows one: copy such a tensor.
+        # Arithmetic on such an address is undefined, and the format allows it: copy the tensor.
         view = torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=offset)
         return view.clone().view(record.dtype).reshape(record.shape)
     count = size // record.dtype.itemsize
@@ -141,9 +149,9 @@ def first_not_finite(buffer: Any, records: list[TensorRecord], data_start: int) 
         run = list(group)
         # Tensors of one dtype lie side by side; a sum needs no temporary, and a NaN or an infinity shows
         # in it. So does an overflow, hence the second, exact look.
-        if dtype.is_floating_point and not _tensor(buffer, _joined(run), data_start).sum().isfinite():
+        if dtype.is_floating_point and not _view(buffer, _joined(run), data_start).sum().isfinite():
             for record in run:
-                if not _tensor(buffer, record, data_start).isfinite().all():
+                if not _view(buffer, record, data_start).isfinite().all():
                     return record.key
     return None
 

@@ -35,6 +35,9 @@ def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
         from tests.weights.helpers import NAME, QUICK, entry_with
         content = Path(sys.argv[2]).read_bytes()
         entry = entry_with(content, Source(url=sys.argv[1]))
+        home, os.environ['ECA_ZOO_HOME'] = os.environ['ECA_ZOO_HOME'], sys.argv[2] + '_first'
+        fetch(NAME, entry_with(content, Source(url=Path(sys.argv[2]).as_uri())))  # imports all that a fetch needs
+        os.environ['ECA_ZOO_HOME'] = home
     """)
     script += textwrap.dedent(body)
     script += textwrap.dedent("""

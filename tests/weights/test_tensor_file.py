@@ -76,6 +76,12 @@ def test_each_tensor_has_a_storage_of_its_own_size() -> None:
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors.values())
 
 
+def test_tensors_are_aligned_as_pytorch_aligns_its_own(tmp_path: Path) -> None:
+    safetensors.torch.save_file(state(), tmp_path / 'a.safetensors')
+    for content in (bytes(serialize(state())), (tmp_path / 'a.safetensors').read_bytes()):
+        assert all(tensor.data_ptr() % 64 == 0 for tensor in read(content).values())
+
+
 def test_misaligned_tensor_is_read_right() -> None:
     values = torch.tensor([1.5, -2.0])
     header = {'a': record((1,), (0, 1), 'U8'), 'b': record((2,), (1, 9))}
