@@ -71,7 +71,10 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
         '--torchcompile', nargs='?', const='inductor', default='', metavar='BACKEND', help='compile (default: inductor)'
     )
     parser.add_argument('--torchcompile-mode', default='', metavar='MODE', help='such as max-autotune')
-    parser.add_argument('--backend', default='torch', help='torch, onnxruntime or openvino (default: torch)')
+    parser.add_argument(
+        '--backend', nargs='+', default=['torch'], metavar='B',
+        help='torch, onnxruntime or openvino; several give a row each (default: torch)',
+    )  # fmt: skip
     parser.add_argument('--fuse', action='store_true', help='fold batch norms into convolutions, in a copy')
     parser.add_argument('--rounds', type=int, default=10, metavar='N', help='turns of each network (default: 10)')
     parser.add_argument('--round-seconds', type=float, default=0.5, metavar='S', help='length of one (default: 0.5)')
@@ -84,12 +87,12 @@ def _run(args: argparse.Namespace) -> int:
 
     from eca_zoo.harness.benchmarks import Benchmark
     from eca_zoo.harness.evaluation import ModelSpec
-    from eca_zoo.harness.names import expand_model_names
+    from eca_zoo.harness.names import expand_model_names, expand_one
     from eca_zoo.harness.table import FVCORE, to_csv, to_text, write_text
 
     names = expand_model_names([*args.model, *([args.model_list] if args.model_list else [])])
     model_kwargs = parse_model_kwargs(args.model_kwargs)
-    baseline = ModelSpec(expand_model_names([args.baseline])[0]) if args.baseline else None
+    baseline = ModelSpec(expand_one(args.baseline)) if args.baseline else None
     specs = [ModelSpec(name, num_classes=args.num_classes, model_kwargs=model_kwargs) for name in names]
     if baseline is not None:
         specs = [baseline if spec.name == baseline.name else spec for spec in specs]
@@ -120,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def throughput_settings(args: argparse.Namespace) -> list[Any]:
-    """One ``ThroughputSettings`` for each precision."""
+    """One ``ThroughputSettings`` for each backend and precision."""
     from eca_zoo.harness.runners import ThroughputSettings
 
     return [
@@ -130,7 +133,7 @@ def throughput_settings(args: argparse.Namespace) -> list[Any]:
             channels_last=args.channels_last,
             compile=args.torchcompile,
             compile_mode=args.torchcompile_mode,
-            backend=args.backend,
+            backend=backend,
             fuse=args.fuse,
             batch_size=args.batch_size,
             img_size=args.img_size,
@@ -139,6 +142,7 @@ def throughput_settings(args: argparse.Namespace) -> list[Any]:
             warmup_steps=args.num_warm_iter,
             threads=args.threads,
         )
+        for backend in args.backend
         for precision in ([f'amp_{args.amp_dtype}'] if args.amp else args.precision)
     ]
 

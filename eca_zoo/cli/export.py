@@ -24,13 +24,9 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.cli.benchmark import parse_model_kwargs
     from eca_zoo.harness.export import FORMATS, export_network
-    from eca_zoo.harness.names import expand_model_names
+    from eca_zoo.harness.names import expand_one
 
-    (name, *others) = expand_model_names([args.name])
-    if others:
-        from eca_zoo.errors import InputError
-
-        raise InputError(f'{args.name!r} stands for {1 + len(others)} networks; export one at a time')
+    name = expand_one(args.name)
     model_kwargs = parse_model_kwargs(args.model_kwargs)
     if args.num_classes is not None:
         model_kwargs['num_classes'] = args.num_classes

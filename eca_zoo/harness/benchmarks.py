@@ -87,7 +87,7 @@ class Benchmark:
         if key not in self.complexities:
             spec = next(spec for spec in self.specs if spec.title == name)
             arguments = network_arguments(spec)
-            size = (arguments.get('in_chans', 3), img_size, img_size) if img_size else None
+            size = (arguments.get('in_chans', 3), img_size, img_size) if img_size is not None else None
             try:
                 self.complexities[key] = complexity_cells(complexity(spec.name, size, arguments))
             except RunError as error:

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from eca_zoo.errors import RunError
+from eca_zoo.errors import InputError, RunError
 from eca_zoo.models import EcaLayer
 
 _aten = torch.ops.aten
@@ -71,8 +71,11 @@ def complexity(
         model_kwargs: further arguments of its entry point.
 
     Raises:
+        InputError: ``input_size`` is not positive.
         RunError: the network cannot be built or run on the meta device.
     """
+    if input_size is not None and min(input_size) < 1:
+        raise InputError(f'{name}: an image is at least 1 pixel high and wide, not {input_size}')
     try:
         with torch.device('meta'):
             model = create_network(name, input_size[-1] if input_size else None, model_kwargs)

@@ -32,6 +32,18 @@ def expand_model_names(patterns: Iterable[str]) -> list[str]:
     return names
 
 
+def expand_one(pattern: str) -> str:
+    """The one timm model name that ``pattern`` stands for.
+
+    Raises:
+        InputError: it stands for none or for several.
+    """
+    names = expand_model_names([pattern])
+    if len(names) > 1:
+        raise InputError(f'{pattern!r} stands for {len(names)} networks; name one')
+    return names[0]
+
+
 def nearest_model_names(name: str) -> list[str]:
     """Up to three registered names that look like ``name``, best first; tags of a known architecture if it has one."""
     architecture = name.partition('.')[0]

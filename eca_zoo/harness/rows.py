@@ -110,7 +110,7 @@ def entry_of(name: str, manifest: Manifest) -> Entry | None:
 
 def complexity_size(settings: ThroughputSettings, identity: Mapping[str, Any]) -> int | None:
     """Image size for the complexity of a row: that of its throughput, else of its accuracy, else the network's own."""
-    return settings.img_size or identity.get('img_size')
+    return identity.get('img_size') if settings.img_size is None else settings.img_size
 
 
 def throughput_rows(

@@ -202,7 +202,8 @@ _STEPS: dict[str, Callable[[Runner], Step]] = {
 def _build_network(spec: ModelSpec, settings: ThroughputSettings) -> tuple[nn.Module, tuple[int, int, int]]:
     """The network in float32 on the CPU, and its input size; torch's random state is as before."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        # Not torch.manual_seed, which would seed the generators of all GPUs too.
+        torch.default_generator.manual_seed(0)
         model = create_network(spec.name, settings.img_size, network_arguments(spec))
     channels, height, width = default_input_size(model)
     if settings.img_size:

@@ -10,7 +10,7 @@ import msgspec
 from eca_zoo.errors import InputError
 from eca_zoo.harness.data import DataSpec
 from eca_zoo.harness.evaluation import EvalSettings, ModelSpec
-from eca_zoo.harness.names import expand_model_names
+from eca_zoo.harness.names import expand_model_names, expand_one
 from eca_zoo.harness.runners import ThroughputSettings
 from eca_zoo.resources import data_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
@@ -87,6 +87,8 @@ class _File(Strict, frozen=True):
             raise ValueError(f'version: expected {VERSION}, found {self.version}')
         if not self.models:
             raise ValueError('models: it names none; list at least one, such as eca_resnet50')
+        if self.img_size is not None and self.img_size < 1:
+            raise ValueError(f'img_size: must be at least 1, not {self.img_size}')
         if self.bench not in _BENCHES:
             raise ValueError(f'bench: use one of {", ".join(_BENCHES)}, not {self.bench!r}')
 
@@ -161,10 +163,10 @@ def parse_suite(text: str, path: Path) -> Suite:
 def _baseline(name: str, models: dict[str, ModelSpec], path: Path) -> ModelSpec:
     if name in models:
         return models[name]
-    names = expand_model_names([name])
-    if len(names) > 1:
-        raise SuiteError(f'{path}: baseline: {name!r} stands for {len(names)} networks; name one')
-    return ModelSpec(names[0])
+    try:
+        return ModelSpec(expand_one(name))
+    except InputError as error:
+        raise SuiteError(f'{path}: baseline: {error}') from None
 
 
 def _model_specs(given: str | _Model, path: Path) -> list[ModelSpec]:

@@ -103,7 +103,7 @@ def test_weights_that_are_not_published_are_refused_with_the_remedy(tmp_path, ca
 
 def test_one_network_is_exported_at_a_time(capsys):
     assert main(['export', 'zoo']) == 2
-    assert "'zoo' stands for 6 networks; export one at a time" in capsys.readouterr().err
+    assert "'zoo' stands for 6 networks; name one" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_wrote(tmp_path, capsys, monkeypatch):

@@ -116,6 +116,13 @@ def test_text_that_is_no_suite_is_refused(text, message):
     assert str(error.value).startswith(message)
 
 
+def test_the_example_of_the_readme_is_a_suite():
+    readme = (Path(__file__).parents[2] / 'benchmark/README.md').read_text(encoding='utf-8')
+    suite = parse_suite(readme.partition('```yaml\n')[2].partition('```')[0], Path('readme.yaml'))
+    assert len(suite.throughput) == 2
+    assert 'mine' in [spec.title for spec in suite.models]
+
+
 def test_an_unknown_suite_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         read_suite('imagnet')
