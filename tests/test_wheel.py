@@ -72,7 +72,7 @@ def test_installed_command_answers_from_any_directory(environment, tmp_path):
     assert 'leaderboard' in result.stdout
     result = in_environment(environment, tmp_path, 'eca-zoo', 'verify', 'test_eca_resnet.digits')
     assert result.returncode == 0, result.stderr
-    assert 'a7f2bd8b95b6' in result.stdout + result.stderr
+    assert result.stdout.startswith('test_eca_resnet.digits  ok  ')
 
 
 def test_installed_command_imports_no_torch_for_its_help(environment, tmp_path):

@@ -48,7 +48,7 @@ def test_logits_equal_those_of_the_plain_blocks(name):
 
 def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
     """Of a training step in float64."""
-    network.train()(image(8).double()).square().mean().backward()
+    network.train()(image(4, 32).double()).square().mean().backward()
     return {key: parameter.grad for key, parameter in network.named_parameters()}
 
 
