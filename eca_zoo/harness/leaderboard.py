@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,46 +83,71 @@ def run_leaderboard(
     """
     stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
     # Wrong input is found before the run directory is touched.
+    if out.exists() and not out.is_dir():
+        raise InputError(f'{out}: is a file; name a folder with --out')
     data = _opened(suite, data_dir)
-    run = _Run(suite, data, timm_format, command_line)
-    settings = {str(index): _changed(one) for index, one in enumerate(suite.throughput)}
-    identity = {'command': 'leaderboard', 'bench': suite.bench, 'baseline': suite.baseline, 'img_size': suite.img_size}
-    with RunDirectory(out, identity | {'throughput': settings}, restart, processes.rank) as journal:
+    benchmark = _benchmark(suite)
+    with RunDirectory(out, _identity(suite), restart, processes.rank) as journal:
+        accuracies: list[AccuracyResult] = []
         if data is not None:
 
             def show(progress: Progress) -> None:
                 report('validation', progress.done, progress.total, ', '.join(progress.models))
 
             validated = [spec for spec in suite.models if spec.title in suite.validated]
-            run.accuracies = evaluate(validated, data, suite.accuracy, journal=journal, progress=show, stop=stop)
-        return run.measure(journal, report, stop) if processes.is_main else None
+            accuracies = evaluate(validated, data, suite.accuracy, journal=journal, progress=show, stop=stop)
+        if not processes.is_main:
+            return None
+        run = _Run(suite, data, benchmark, journal, accuracies, timm_format)
+        return run.measure(command_line, report, stop)
 
 
+def _benchmark(suite: Suite) -> Benchmark:
+    baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
+    if not suite.throughput:
+        return Benchmark(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
+    return Benchmark(list(suite.models), list(suite.throughput), suite.bench, baseline)
+
+
+def _identity(suite: Suite) -> dict[str, Any]:
+    """Settings that move a figure; networks can be added to a run, and data and weights are fixed by ``evaluate``."""
+    default = ThroughputSettings()
+    throughput = {
+        str(index): {key: value for key, value in dataclasses.asdict(one).items() if value != getattr(default, key)}
+        for index, one in enumerate(suite.throughput)
+    }
+    return {
+        'command': 'leaderboard',
+        'bench': suite.bench,
+        'baseline': suite.baseline,
+        'img_size': suite.img_size,
+        'throughput': throughput,
+    }
+
+
+@dataclass
 class _Run:
     """What the main process knows of a run."""
 
-    def __init__(self, suite: Suite, data: DataSpec | None, timm_format: bool, command_line: Sequence[str]) -> None:
-        self._suite, self._data = suite, data
-        self._timm_format, self._command_line = timm_format, command_line
-        self.accuracies: list[AccuracyResult] = []
-        baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
-        settings = list(suite.throughput) or [ThroughputSettings(img_size=suite.img_size)]
-        self._benchmark = Benchmark(
-            list(suite.models), settings, suite.bench if suite.throughput else 'profile', baseline
-        )
-        self._manifest: Manifest = load_manifest()
+    suite: Suite
+    data: DataSpec | None
+    benchmark: Benchmark
+    journal: RunDirectory
+    accuracies: list[AccuracyResult]
+    timm_format: bool
+    manifest: Manifest = field(default_factory=load_manifest)
 
-    def measure(self, journal: RunDirectory, report: Report, stop: StopRequest) -> Leaderboard:
+    def measure(self, command_line: Sequence[str], report: Report, stop: StopRequest) -> Leaderboard:
         """Count and time what the journal does not hold, and write the table."""
-        self._journal, benchmark = journal, self._benchmark
-        for spec in self._suite.models:
+        journal = self.journal
+        for spec in self.suite.models:
             arguments = {key: repr(value) for key, value in network_arguments(spec).items()}
             journal.require(f'{_COMPLEXITY}/{spec.title}', {'name': spec.name, 'arguments': arguments})
-        environment = describe_environment(self._command_line)
-        if self._suite.throughput:
+        environment = describe_environment(command_line)
+        if self.suite.throughput:
             journal.require(_THROUGHPUT, _machine(environment))
         data = journal.identity(_ACCURACY)
-        environment |= {'suite': self._suite.name, 'data': data['data'] if data is not None else None}
+        environment |= {'suite': self.suite.name, 'data': data['data'] if data is not None else None}
         write_text(journal.path / ENVIRONMENT_FILE, json.dumps(environment, indent=2, default=str) + '\n')
         self._restore()
         self._count(report, stop)
@@ -132,7 +157,7 @@ class _Run:
             report('throughput', done, total, text)
             self._end_if(stop)
 
-        for results in benchmark.run(progress):
+        for results in self.benchmark.run(progress):
             for result in results:
                 if result.error is None:
                     journal.record_row(self._key(result), dataclasses.asdict(result), _THROUGHPUT)
@@ -141,21 +166,21 @@ class _Run:
 
     def _restore(self) -> None:
         """Take what the journal holds."""
-        for row in self._journal.finished_rows(_COMPLEXITY).values():
-            self._benchmark.complexities[row['title'], row['img_size']] = row['cells']
-        for key, row in self._journal.finished_rows(_THROUGHPUT).items():
+        for row in self.journal.finished_rows(_COMPLEXITY).values():
+            self.benchmark.complexities[row['title'], row['img_size']] = row['cells']
+        for key, row in self.journal.finished_rows(_THROUGHPUT).items():
             result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
-            _, results = self._benchmark.measured[int(key.partition('/')[0])]
+            _, results = self.benchmark.measured[int(key.partition('/')[0])]
             (results.train if result.settings.train else results.infer)[result.model] = result
         known = {result.model for result in self.accuracies}
-        for row in self._journal.finished_rows(_ACCURACY).values():
+        for row in self.journal.finished_rows(_ACCURACY).values():
             earlier = AccuracyResult.from_json(row)
             if earlier.model not in known:
                 self.accuracies.append(earlier)
 
     def _key(self, result: ThroughputResult) -> str:
         """Names a throughput in the journal by its setting, mode and network."""
-        for index, (_, results) in enumerate(self._benchmark.measured):
+        for index, (_, results) in enumerate(self.benchmark.measured):
             for mode, known in (('infer', results.infer), ('train', results.train)):
                 if known.get(result.model) is result:
                     return f'{index}/{mode}/{result.model}'
@@ -163,70 +188,70 @@ class _Run:
 
     def _count(self, report: Report, stop: StopRequest) -> None:
         """Count the complexity of the networks that the journal does not hold."""
-        identity = self._identity()
-        total = len(self._benchmark.specs)
-        for done, (title, img_size) in enumerate(self._benchmark.count_complexities(identity)):
+        identity = self._shared_cells()
+        total = len(self.benchmark.specs)
+        for done, (title, img_size) in enumerate(self.benchmark.count_complexities(identity)):
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
-            cells = self._benchmark.complexities[title, img_size]
+            cells = self.benchmark.complexities[title, img_size]
             if 'error' not in cells:
                 row = {'title': title, 'img_size': img_size, 'cells': cells}
-                self._journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
+                self.journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
 
     def _end_if(self, stop: StopRequest) -> None:
         if stop.signal_name is not None:
             raise InterruptedRunError(
-                f'stopped by {stop.signal_name}; what was done is in {self._journal.path}; the same command continues'
+                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues'
             )
 
-    def _identity(self) -> dict[str, dict[str, Any]]:
+    def _shared_cells(self) -> dict[str, dict[str, Any]]:
         """The cells that all rows of a network share."""
         cells: dict[str, dict[str, Any]] = {}
         results = {result.model: result for result in self.accuracies}
-        for spec in self._benchmark.specs:
+        for spec in self.benchmark.specs:
             result = results.get(spec.title)
             measured = accuracy_cells(result) if result is not None else {}
             # The authors' figures are those of their checkpoint.
             name = spec.name if spec.checkpoint is None and spec.pretrained else ''
-            reported = reported_cells(name, self._manifest, measured.get('dataset'), measured.get('top1'))
+            reported = reported_cells(name, self.manifest, measured.get('dataset'), measured.get('top1'))
             cells[spec.title] = {**measured, **reported}
         return cells
 
     def _write(self) -> list[Path]:
         """Write the table as far as it is known; returns its files."""
-        rows = self._benchmark.rows(self._identity())
+        rows = self.benchmark.rows(self._shared_cells())
         texts = {TABLE_FILE: to_csv(rows)}
-        if self._timm_format:
+        if self.timm_format:
             texts |= to_timm_files(rows)
         for name, text in texts.items():
-            write_text(self._journal.path / name, text)
-        return [self._journal.path / name for name in [*texts, ENVIRONMENT_FILE]]
+            write_text(self.journal.path / name, text)
+        return [self.journal.path / name for name in [*texts, ENVIRONMENT_FILE]]
 
     def _result(self) -> Leaderboard:
         """The finished table."""
         files = self._write()
-        rows = self._benchmark.rows(self._identity())
+        rows = self.benchmark.rows(self._shared_cells())
         errors = [f'{row["model"]}: {row["error"].removeprefix(row["model"] + ": ")}' for row in rows if row['error']]
         return Leaderboard(rows, files, self._notes(rows), list(dict.fromkeys(errors)))
 
     def _notes(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Why networks have no accuracy, a line for each reason."""
         reasons: dict[str, list[str]] = {}
-        for spec in self._benchmark.specs:
+        for spec in self.benchmark.specs:
             row = next(row for row in rows if row['model'] == spec.title)
             if row.get('top1') is None and not row['error']:
                 reasons.setdefault(self._why_empty(spec), []).append(spec.title)
         return [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
 
     def _why_empty(self, spec: ModelSpec) -> str:
-        if self._suite.data is None:
-            return f'the suite {self._suite.name} names no data'
-        entry = entry_of(spec.name, self._manifest) if spec.checkpoint is None else None
+        if self.suite.data is None:
+            return f'the suite {self.suite.name} names no data'
+        entry = entry_of(spec.name, self.manifest) if spec.checkpoint is None else None
         if entry is not None and entry.checkpoint is None:
             return "the weights are not published; eca-zoo convert FILE makes them from the authors' checkpoint"
-        if self._data is None:
-            return f'no folder of {self._suite.data.name} was given; add --data-dir DIR'
-        return f'not validated on {self._suite.data.name} in the suite {self._suite.name}'
+        if self.data is None:
+            return f'no folder of {self.suite.data.name} was given; add --data-dir DIR'
+        return f'not validated on {self.suite.data.name} in the suite {self.suite.name}'
 
 
 def check_reported(rows: Sequence[Mapping[str, Any]], tolerance: float) -> list[str]:
@@ -263,12 +288,6 @@ def _opened(suite: Suite, data_dir: Path | None) -> DataSpec | None:
     if '/' not in data.dataset:
         open_data(data)
     return data
-
-
-def _changed(settings: ThroughputSettings) -> dict[str, Any]:
-    """The settings that are not the default."""
-    default = ThroughputSettings()
-    return {key: value for key, value in dataclasses.asdict(settings).items() if value != getattr(default, key)}
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:

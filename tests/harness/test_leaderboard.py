@@ -218,6 +218,12 @@ def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path
     ]
 
 
+def test_a_file_in_the_place_of_the_run_directory_is_refused(tmp_path):
+    (tmp_path / 'run').write_text('')
+    with pytest.raises(InputError, match=r'run: is a file; name a folder with --out'):
+        run_leaderboard(suite(), tmp_path / 'run')
+
+
 @pytest.mark.parametrize(
     ('folder', 'message'),
     [('nowhere', 'there is no such folder or file'), ('empty', 'there are no images'), ('flat', 'class folders')],
