@@ -226,7 +226,11 @@ def _measure_group(
                     _guarded(contestant, _time_round)
             meter.advance(f'round {index + 1} of {settings.rounds}', len(contestants))
     reference = contestants[-1] if baseline else None
-    return [_result(contestant, settings, reference) for contestant in contestants]
+    results = [_result(contestant, settings, reference) for contestant in contestants]
+    for contestant in contestants:
+        contestant.runner = None
+    release_memory()
+    return results
 
 
 def _guarded(contestant: _Contestant, work: Callable[[_Contestant], None]) -> None:
