@@ -115,7 +115,7 @@ def run_ours(setup: Setup, data: Path) -> Run:
 
 
 def make_setup(args: argparse.Namespace, folder: Path) -> Setup:
-    """Write the weights and the class map. The guesses are among the classes of the data and five others, so that some are right."""
+    """Write the weights and the class map; guesses are the data's classes or one of five others, so some are right."""
     synsets = timm.data.ImageNetInfo('imagenet-1k').label_names()
     shown = [*range(5), *(synsets.index(path.name) for path in args.data.iterdir() if path.is_dir())]
     for seed, name in enumerate(MODELS):
