@@ -171,29 +171,28 @@ def _add_output(group: Any) -> None:
 def _run_validate(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
     from eca_zoo.harness.accuracy import evaluate
-    from eca_zoo.harness.distributed import process_group
-    from eca_zoo.harness.signals import stop_on_signals
+    from eca_zoo.harness.distributed import ErrorElsewhere, agreed, launched, process_group
+    from eca_zoo.harness.signals import InterruptedRunError, stop_on_signals
 
     if args.no_counterpart is not None:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
     _move_data_from_models(args)
     _quiet_hub(args.verbose)
-    with stop_on_signals() as stop, process_group() as processes, _run_directory(args, processes.rank) as journal:
-        models = _model_specs(args)
-        with _ProgressBar(processes.is_main) as bar:
-            results = evaluate(
-                models,
-                _data_spec(args),
-                _settings(args),
-                journal=journal,
-                progress=bar.show,
-                stop=stop,
-                predictions=args.save_predictions,
-                record_every=args.record_every,
-            )
-        if not processes.is_main:
-            return _exit_code(results)
-        return _report(args, results)
+    try:
+        with stop_on_signals() as stop, process_group() as processes:
+            models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
+            with _run_directory(args, processes.rank) as journal, _ProgressBar(processes.is_main) as bar:
+                results = evaluate(
+                    models, data, settings, journal=journal, progress=bar.show, stop=stop,
+                    predictions=args.save_predictions, record_every=args.record_every,
+                )  # fmt: skip
+            return _report(args, results) if processes.is_main else _exit_code(results)
+    except ErrorElsewhere as error:
+        return error.exit_code
+    except InterruptedRunError as error:
+        if launched().is_main:
+            raise
+        return error.exit_code
 
 
 def _quiet_hub(verbose: bool) -> None:

@@ -84,18 +84,8 @@ def evaluate(
         InterruptedRunError: ``stop`` was set.
     """
     processes = current()
-    settings = settings or EvalSettings()
-    settings = dataclasses.replace(settings, device=local_device(settings.device, processes)).checked()
     titles = [spec.title for spec in models]
-    repeated = next((title for title in titles if titles.count(title) > 1), None)
-    if repeated is not None:
-        raise InputError(f'the model {repeated} is named twice; name it once')
-    opened = agreed(lambda: open_data(data))
-    if opened.images.is_stream and processes.world_size > 1:
-        raise InputError(
-            f'{data.dataset}: a streamed data set cannot be split between processes exactly; start one process, or '
-            'download the data set and name its folder or shards'
-        )
+    settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
     run = _Evaluation(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
     if predictions is not None:
         run.store = PredictionStore(opened, journal)
@@ -104,6 +94,23 @@ def evaluate(
     if run.store is not None and predictions is not None:
         run.store.write(predictions, titles)
     return [results[title] for title in titles]
+
+
+def _prepare(
+    titles: list[str], data: DataSpec, settings: EvalSettings, processes: Processes
+) -> tuple[EvalSettings, OpenData]:
+    """Check everything that can be wrong before a model is loaded."""
+    settings = dataclasses.replace(settings, device=local_device(settings.device, processes)).checked()
+    repeated = next((title for title in titles if titles.count(title) > 1), None)
+    if repeated is not None:
+        raise InputError(f'the model {repeated} is named twice; name it once')
+    opened = open_data(data)
+    if opened.images.is_stream and processes.world_size > 1:
+        raise InputError(
+            f'{data.dataset}: a streamed data set cannot be split between processes exactly; start one process, or '
+            'download the data set and name its folder or shards'
+        )
+    return settings, opened
 
 
 def _repeatable(settings: EvalSettings) -> Any:
@@ -173,6 +180,9 @@ class _Evaluation:
         self.results |= {
             spec.title: AccuracyResult.from_json(rows[spec.title]) for spec in models if spec.title in rows
         }
+        if self.store is not None:
+            for title, (_, partials) in self._counted_before(list(self.results)).items():
+                self.store.collect(title, [partial['predictions'] for partial in partials])
 
     def _identity(self) -> dict[str, Any]:
         settings = dataclasses.asdict(self.settings)
@@ -354,7 +364,7 @@ class _Evaluation:
         return False
 
     def _result(self, spec: ModelSpec, entrant: Entrant, total: Tally, bad: tuple[BadImage, ...]) -> AccuracyResult:
-        error = None if total.images else f'{self.data.spec.name}: no image could be counted'
+        error = self._incomplete(total.images)
         return AccuracyResult(
             model=spec.title,
             dataset=self.data.spec.name,
@@ -372,6 +382,18 @@ class _Evaluation:
             exit_code=1 if error else 0,
             **_transform_columns(entrant.plan),
         )
+
+    def _incomplete(self, count: int) -> str | None:
+        """Why ``count`` images are not the data set; timm's readers of streams skip what they cannot read."""
+        spec, declared = self.data.spec, len(self.data.images)
+        if not count:
+            return f'{spec.name}: no image could be counted'
+        if self.data.images.is_stream and declared and count != declared and not spec.skip_bad_images:
+            return (
+                f'{spec.name}: {count} images came from the stream, {declared} were declared; the log says what could '
+                'not be read; repair it, correct --num-samples, or pass --skip-bad-images'
+            )
+        return None
 
 
 def _transform_columns(plan: InputPlan | None) -> dict[str, Any]:

@@ -209,6 +209,8 @@ def make_loader(
         collate_fn=_unchanged,
         worker_init_fn=_prepare_worker,
         pin_memory=pin_memory,
+        # Without one, the loader would draw from torch's global random state.
+        generator=torch.Generator(),
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def _create(spec: DataSpec, class_map: dict[str, int] | None, prefix: str) -> An
     try:
         return create_dataset(
             spec.dataset,
-            root=str(spec.root) if spec.root is not None else None,
+            root=_root_text(spec.root),
             split=spec.split,
             download=spec.download,
             num_samples=spec.num_samples,
@@ -193,6 +194,11 @@ def _create(spec: DataSpec, class_map: dict[str, int] | None, prefix: str) -> An
         raise InputError(f'{spec.dataset}: {error}; install it: pip install {package}') from None
     except Exception as error:
         raise _unreadable(spec, error, prefix) from error
+
+
+def _root_text(root: Path | None) -> str | None:
+    """The root as timm takes it; a path has lost a slash of a URL."""
+    return None if root is None else re.sub(r'^(\w{2,}):/(?!/)', r'\1://', str(root))
 
 
 def _unreadable(spec: DataSpec, error: Exception, prefix: str) -> InputError:

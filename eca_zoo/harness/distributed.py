@@ -17,6 +17,14 @@ _T = TypeVar('_T')
 _PATIENCE = datetime.timedelta(days=7)
 
 
+class ErrorElsewhere(EcaZooError):  # noqa: N818
+    """An error that the main process reports; the others end with the same exit code and say nothing."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among those of the run: its number, how many there are, and its number on this machine."""
@@ -128,10 +136,11 @@ def sum_counts(counts: torch.Tensor) -> torch.Tensor:
 
 
 def agreed(work: Callable[[], _T]) -> _T:
-    """Do ``work`` in each process; if it is wrong in one of them, all raise that error.
+    """Do ``work`` in each process; if it is wrong in one of them, all stop.
 
     Raises:
-        EcaZooError: of the first process that had one.
+        EcaZooError: in the main process, the error of the first process that had one.
+        ErrorElsewhere: in the others.
     """
     error: EcaZooError | None = None
     result: Any = None
@@ -147,5 +156,5 @@ def agreed(work: Callable[[], _T]) -> _T:
     first = next((found for found in errors if found is not None), None)
     if first is not None:
         kind, text = first
-        raise kind(text) if issubclass(kind, EcaZooError) else RunError(text)
+        raise kind(text) if current().is_main else ErrorElsewhere(text, kind.exit_code)
     return result

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import EcaZooError, InputError
+from eca_zoo.harness.distributed import agreed
 from eca_zoo.harness.run_lock import RunLock
 from eca_zoo.weights.files import storage_error
 
@@ -51,12 +52,20 @@ class RunDirectory:
         self._records: list[dict[str, Any]] = []
 
     def __enter__(self) -> 'RunDirectory':
-        """Open the folder.
+        """Open the folder; under ``torchrun`` all processes do so together.
 
         Raises:
             InputError: another run uses it, or it belongs to a run with another identity.
             StorageError: it cannot be written.
         """
+        try:
+            agreed(self._enter)
+        except EcaZooError:
+            self.close()
+            raise
+        return self
+
+    def _enter(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if self._rank == 0:
@@ -66,18 +75,9 @@ class RunDirectory:
                 self._records = [record for file in self._journals() for record in _read(file)]
             self._open()
         except OSError as error:
-            self._lock.release()
             raise storage_error(self.path, error, '--out') from None
-        except InputError:
-            self._lock.release()
-            raise
         if self._rank == 0:
-            try:
-                self.require('run', self._identity)
-            except InputError:
-                self.close()
-                raise
-        return self
+            self.require('run', self._identity)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

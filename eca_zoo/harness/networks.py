@@ -100,7 +100,13 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
 
 
 def _pretrained_cfg(spec: ModelSpec) -> dict[str, Any]:
-    """timm's cfg of a model, without building it."""
+    """timm's cfg of a model with what its keyword arguments change in it, without building it."""
+    given = spec.model_kwargs.get('pretrained_cfg')
+    cfg = dict(given) if isinstance(given, dict) else _registered_cfg(spec)
+    return cfg | dict(spec.model_kwargs.get('pretrained_cfg_overlay') or {})
+
+
+def _registered_cfg(spec: ModelSpec) -> dict[str, Any]:
     try:
         if spec.name.startswith(_FOLDER):
             return dict(load_model_config_from_path(spec.name.removeprefix(_FOLDER))[0] or {})
@@ -223,5 +229,5 @@ def _placed(module: Any, settings: EvalSettings, plan: InputPlan) -> nn.Module:
 def _seeded(seed: int) -> Iterator[None]:
     """Layers without weights get the same values in every process; torch's random state is as before afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield

@@ -111,7 +111,7 @@ class DeviceTally:
 
     def take(self) -> Tally:
         """The counts so far; waits for the device."""
-        return Tally(self._per_class.cpu(), int(self._loss))
+        return Tally(self._per_class.to('cpu', copy=True), int(self._loss))
 
     def first_bad(self) -> int | None:
         """Position of the first image whose logits are not all finite; None if there is none. Waits for the device."""

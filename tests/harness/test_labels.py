@@ -77,8 +77,8 @@ def test_ten_digits_are_not_the_first_ten_classes_of_imagenet():
     with pytest.raises(LabelError) as error:
         map_classes(list('0123456789'), 1000, '/digits', 'resnet50')
     assert str(error.value) == (
-        '/digits: it has 10 classes (0, 1, 2, ...) and resnet50 has 1000 classes; name another data set or split, build '
-        'the model with --num-classes 10, or say which is which with --class-map FILE'
+        '/digits: it has 10 classes (0, 1, 2, ...) and resnet50 has 1000 classes; name another data set or split, '
+        'build the model with --num-classes 10, or say which is which with --class-map FILE'
     )
 
 

@@ -1,0 +1,222 @@
+"""Many processes: disjoint shards, identical counts, one message, and a run that any number of them continues."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from eca_zoo.errors import InputError
+from eca_zoo.harness.distributed import Processes, from_main, gather, launched, local_device, shard, sum_counts
+from tests.harness.image_sets import MODEL, write_folder, write_shards
+
+ROOT = Path(__file__).resolve().parents[2]
+# Starts processes as torchrun does, by its variables; forked, so that torch is imported once for all of them.
+LAUNCHER = """
+import json, os, socket, sys, traceback
+from pathlib import Path
+import torch
+from eca_zoo.cli import main
+from eca_zoo.harness.accuracy import DataSpec, EvalSettings, ModelSpec, evaluate
+from eca_zoo.harness.distributed import process_group
+from eca_zoo.harness.journal import RunDirectory
+
+torch.set_num_threads(1)
+
+def launch(count, work):
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        port = server.getsockname()[1]
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if not child:
+            os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(count), 'LOCAL_RANK': str(rank),
+                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+            code = 99
+            try:
+                code = work(rank) or 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+def count_images(folder, out, batch_size, record_every=5):
+    with process_group() as processes, RunDirectory(out / 'run', {}, rank=processes.rank) as journal:
+        settings = EvalSettings(batch_size=batch_size, workers=0, device='cpu')
+        [result] = evaluate(
+            [ModelSpec('MODEL')], DataSpec(root=folder), settings, journal=journal, predictions=out / 'p.parquet',
+            record_every=record_every,
+        )
+        (out / f'{processes.rank}.json').write_text(json.dumps(result.to_json()))
+""".replace('MODEL', MODEL)
+
+
+def run_program(path: Path, body: str) -> subprocess.CompletedProcess:
+    """Run ``body`` after the launcher's definitions."""
+    path.write_text(LAUNCHER + body)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
+@pytest.mark.parametrize('items', [0, 1, 4, 5, 7, 196])
+def test_shards_are_disjoint_complete_and_of_nearly_equal_size(count, items):
+    shards = [shard(range(items), Processes(rank, count)) for rank in range(count)]
+    assert [item for part in shards for item in part] == list(range(items))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_without_torchrun_a_process_is_alone():
+    assert launched() == Processes(0, 1, 0)
+    assert gather(3) == [3]
+    assert from_main('x') == 'x'
+    assert sum_counts(torch.tensor([1, 2])).tolist() == [1, 2]
+    with pytest.raises(TypeError, match='counts are integers'):
+        sum_counts(torch.tensor([1.5]))
+
+
+def test_variables_that_are_no_numbers_are_refused(monkeypatch):
+    monkeypatch.setenv('RANK', 'first')
+    with pytest.raises(InputError, match='RANK, WORLD_SIZE and LOCAL_RANK must be numbers'):
+        launched()
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    assert local_device('auto', Processes(3, 4, 1)) == 'cuda:1'
+    assert local_device('cpu', Processes(3, 4, 1)) == 'cpu'
+    with pytest.raises(InputError, match='process 2 of this machine has no GPU of its own: there are 2'):
+        local_device('cuda', Processes(2, 4, 2))
+
+
+def test_counts_with_1_2_3_and_5_processes_are_identical_to_the_last_digit(tmp_path):
+    folder = write_folder(tmp_path / 'digits', count=58)
+    run_program(
+        tmp_path / 'program.py',
+        f"""
+for count in (1, 2, 3, 5):
+    out = Path({str(tmp_path)!r}) / str(count)
+    out.mkdir()
+    codes = launch(count, lambda rank: count_images(Path({str(folder)!r}), out, 8))
+    assert codes == [0] * count, codes
+""",
+    )
+    results = {}
+    for count in (1, 2, 3, 5):
+        out = tmp_path / str(count)
+        own = [json.loads((out / f'{rank}.json').read_text()) for rank in range(count)]
+        assert own == own[:1] * count
+        results[count] = own[0], (out / 'p.parquet').read_bytes()
+    assert results[1][0]['num_images'] == 58
+    assert all(result == results[1] for result in results.values())
+
+
+def test_more_processes_than_images_count_each_image_once(tmp_path):
+    folder = write_folder(tmp_path / 'digits', count=10)
+    body = f"""
+codes = launch(5, lambda rank: count_images(Path({str(folder)!r}), Path({str(tmp_path)!r}), 4))
+assert codes == [0] * 5, codes
+"""
+    run_program(tmp_path / 'program.py', body)
+    result = json.loads((tmp_path / '4.json').read_text())
+    assert result['num_images'] == 10
+    assert [row[0] for row in result['per_class']] == [1] * 10
+
+
+def test_wrong_input_is_said_once_and_ends_all_processes(tmp_path):
+    done = run_program(
+        tmp_path / 'program.py',
+        f"""
+for arguments in (
+    ['--data-dir', {str(tmp_path / 'nowhere')!r}],
+    ['--data-dir', {str(tmp_path)!r}, '--crop-pct', '7'],
+    ['--data-dir', {str(tmp_path)!r}, '--run-dir', {str(tmp_path / 'program.py')!r}],
+):
+    codes = launch(2, lambda rank: main(['validate', '-m', '{MODEL}', '--device', 'cpu', *arguments]))
+    print(*codes, flush=True)
+""",
+    )
+    assert done.stdout.splitlines() == ['2 2', '2 2', '1 1']
+    [missing, crop, blocked] = done.stderr.splitlines()
+    assert missing == f'eca-zoo validate: error: {tmp_path}/nowhere: there is no such folder or file; check --data-dir'
+    assert crop == 'eca-zoo validate: error: crop_pct must be above 0 and at most 1, not 7.0'
+    assert blocked.startswith(f'eca-zoo validate: error: {tmp_path}/program.py: a file stands where a folder is needed')
+
+
+def test_a_stream_is_counted_by_one_process_and_refused_to_two(tmp_path):
+    shards = write_shards(tmp_path / 'shards')
+    done = run_program(
+        tmp_path / 'program.py',
+        f"""
+command = ['validate', '-m', '{MODEL}', '--device', 'cpu', '--dataset', 'wds/digits', '-j', '0', '--num-samples', '60',
+           '--data-dir', 'pipe:cat {shards}', '--split', 'digits-{{00..02}}.tar']
+for count in (1, 2):
+    print(*launch(count, lambda rank: main(command)), flush=True)
+""",
+    )
+    assert done.stdout.splitlines()[-1] == '2 2', done.stderr
+    assert done.stdout.splitlines()[-2] == '0', done.stderr
+    assert '100.0000' in done.stdout
+    assert done.stderr.count('a streamed data set cannot be split between processes exactly; start one process') == 1
+
+
+def test_a_run_of_two_processes_that_were_killed_is_continued_by_three(tmp_path):
+    folder = write_folder(tmp_path / 'digits')
+    run_program(
+        tmp_path / 'program.py',
+        f"""
+import eca_zoo.harness.passes as passes
+folder, out = Path({str(folder)!r}), Path({str(tmp_path)!r})
+(out / 'whole').mkdir()
+(out / 'cut').mkdir()
+assert launch(1, lambda rank: count_images(folder, out / 'whole', 4)) == [0]
+record = passes.Pass.record
+
+def cut(rank):
+    steps = []
+
+    def killed(self):
+        record(self)
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), 9)
+
+    passes.Pass.record = killed
+    count_images(folder, out / 'cut', 4, record_every=0)
+
+codes = launch(2, cut)
+assert codes == [-9, -9], codes
+assert launch(3, lambda rank: count_images(folder, out / 'cut', 4)) == [0, 0, 0]
+""",
+    )
+    whole, cut = (json.loads((tmp_path / name / '0.json').read_text()) for name in ('whole', 'cut'))
+    assert cut == whole
+    assert (tmp_path / 'cut' / 'p.parquet').read_bytes() == (tmp_path / 'whole' / 'p.parquet').read_bytes()
+    recorded = (tmp_path / 'cut' / 'run' / 'journal-00001.jsonl').read_text()
+    assert recorded.count('"kind":"partial"') > 3
+
+
+@pytest.mark.slow
+def test_the_command_runs_under_torchrun_and_prints_once(tmp_path):
+    folder = write_folder(tmp_path / 'digits')
+    results = tmp_path / 'results.csv'
+    command = [
+        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', 'validate.py', '-m',
+        MODEL, '--data-dir', str(folder), '--device', 'cpu', '-b', '8', '-j', '0', '--results-file', str(results),
+    ]  # fmt: skip
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(MODEL) == 1
+    with results.open(newline='') as file:
+        [row] = csv.DictReader(file)
+    assert row['top1'] == '100.0'
