@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         '--model', '-m', nargs='+', default=[], metavar='NAME',
         help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the six), all, or text files of names",
     )  # fmt: skip
-    parser.add_argument('--model-list', metavar='FILE', help='text file with one name or pattern a line')
+    parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for their entry points')
     parser.add_argument('--num-classes', type=int, metavar='N', help='classes of the networks (default: their own)')
 
@@ -87,10 +88,10 @@ def _run(args: argparse.Namespace) -> int:
 
     from eca_zoo.harness.benchmarks import Benchmark
     from eca_zoo.harness.evaluation import ModelSpec
-    from eca_zoo.harness.names import expand_model_names, expand_one
+    from eca_zoo.harness.names import expand_model_names, expand_one, read_names
     from eca_zoo.harness.table import FVCORE, to_csv, to_text, write_text
 
-    names = expand_model_names([*args.model, *([args.model_list] if args.model_list else [])])
+    names = expand_model_names([*args.model, *(read_names(args.model_list) if args.model_list else [])])
     model_kwargs = parse_model_kwargs(args.model_kwargs)
     baseline = ModelSpec(expand_one(args.baseline)) if args.baseline else None
     specs = [ModelSpec(name, num_classes=args.num_classes, model_kwargs=model_kwargs) for name in names]
@@ -115,10 +116,10 @@ def _run(args: argparse.Namespace) -> int:
             rows = save()
     print(to_text(rows))
     failed = [row for row in rows if row['error']]
-    for row in failed:
-        print(f'{row["model"]}: {row["error"]}')
     if args.results_file:
-        print(f'The table is in {args.results_file}')
+        print(f'The table is in {args.results_file}', flush=True)
+    for row in failed:
+        print(f'eca-zoo benchmark: failed: {row["model"]}: {row["error"]}', file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -61,7 +61,7 @@ def _expand(pattern: str) -> list[str]:
     if pattern == 'all':
         return timm.list_models(pretrained=True)
     if pattern.endswith('.txt'):
-        return [name for line in _read_lines(Path(pattern)) for name in _expand(line)]
+        return [name for line in read_names(Path(pattern)) for name in _expand(line)]
     if any(sign in pattern for sign in '*?['):
         matches = timm.list_models(pattern, include_tags='.' in pattern)
         if not matches:
@@ -88,7 +88,12 @@ def _check_registered(name: str) -> None:
     raise InputError(f'{name!r} is no {what} that timm knows; {remedy}')
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
+    """The names and patterns in a text file, one a line; empty lines and those that start with ``#`` do not count.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:

@@ -44,6 +44,12 @@ def test_precisions_are_rows_of_their_own(tmp_path):
     assert [row['precision'] for row in read(path)] == ['fp32', 'bf16']
 
 
+def test_names_come_from_a_list_too(tmp_path, capsys):
+    (tmp_path / 'names').write_text('# mine\ntest_resnet\n')
+    assert run('test_eca_resnet', '--model-list', str(tmp_path / 'names'), '--bench', 'profile') == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ['test_eca_resnet', 'test_resnet']
+
+
 def test_amp_is_understood_as_timm_does(tmp_path):
     path = tmp_path / 'table.csv'
     assert run('test_resnet', *QUICK, '--amp', '--amp-dtype', 'bfloat16', '--results-file', str(path)) == 0
@@ -88,7 +94,7 @@ def test_a_network_that_fails_is_a_row_with_an_error_and_the_exit_code_is_1(tmp_
     broken, plain = read(path)
     assert 'kernel_sizes must be 4 odd, positive integers' in broken['error']
     assert float(plain['infer_samples_per_sec']) > 0
-    assert 'eca_resnet18: its complexity cannot be counted: ' in capsys.readouterr().out
+    assert 'failed: eca_resnet18: its complexity cannot be counted: ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
