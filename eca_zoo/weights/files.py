@@ -14,6 +14,7 @@ from eca_zoo.errors import RunError
 _logger = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds of waiting for a lock before the log says so
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
 
 
@@ -106,7 +107,8 @@ def lock(path: Path, purpose: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    file_lock = FileLock(path)
+    # The library would fall back to a lock that outlives a killed holder.
+    file_lock = FileLock(path, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -114,10 +116,10 @@ def lock(path: Path, purpose: str) -> Iterator[None]:
         except Timeout:
             _logger.info('waiting for another process: %s', purpose)
             file_lock.acquire()
-    except NotImplementedError:
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise storage_error(path, error) from None
         _logger.warning('%s: this file system has no locks; %s goes on without', path, purpose)
-    except OSError as error:
-        raise storage_error(path, error) from None
     try:
         yield
     finally:

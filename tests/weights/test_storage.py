@@ -1,5 +1,6 @@
 """Folders that cannot be written, disks that are full, and writers that are killed."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -218,6 +219,19 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     start = time.monotonic()
     with lock(path, 'test'):
         assert time.monotonic() - start < 30
+
+
+@posix
+@pytest.mark.parametrize('code', [errno.ENOSYS, errno.ENOLCK])
+def test_file_system_without_locks_is_worked_on_without(
+    code: int, hub: HubServer, url_entry: Entry, content: bytes, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr('fcntl.flock', refuse)
+    assert fetch(NAME, url_entry).read_bytes() == content
+    assert 'this file system has no locks; fetching test_eca_resnet.remote goes on without' in caplog.text
 
 
 def test_loading_needs_no_writable_home(home: Path) -> None:
