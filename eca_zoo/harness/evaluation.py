@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +67,7 @@ class EvalSettings:
         test_pool: pool at test time as timm does when the input is larger than in training.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
         precision: one of ``eca_zoo.harness.devices.PRECISIONS``.
-        channels_last: memory format of parameters and input.
+        channels_last: memory format of parameters and input; by default channels-last on the CPU and on CUDA.
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
         torchscript: compile with ``torch.jit.script``.
@@ -93,7 +94,7 @@ class EvalSettings:
     test_pool: bool = False
     device: str = 'auto'
     precision: str = 'fp32'
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: str = ''
     compile_mode: str = ''
     torchscript: bool = False
@@ -123,6 +124,7 @@ class EvalSettings:
             batch_size=self.batch_size or (_BATCH_SIZE_ON_CPU if on_cpu else _BATCH_SIZE),
             workers=default_workers(on_cpu) if self.workers is None else self.workers,
             pin_memory=device.type == 'cuda' if self.pin_memory is None else self.pin_memory,
+            channels_last=device.type in ('cpu', 'cuda') if self.channels_last is None else self.channels_last,
         )
 
     def _check_values(self) -> None:
@@ -158,6 +160,15 @@ def default_workers(on_cpu: bool) -> int:
     """Processes that decode images: all processors beside a GPU, and one for four on a CPU that runs the model too."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return min(_MOST_WORKERS, max(1, count // 4 if on_cpu else count))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pass is: images done, all images of the pass, and the titles of its models."""
+
+    done: int
+    total: int
+    models: Sequence[str]
 
 
 class BadImage(NamedTuple):
