@@ -104,16 +104,20 @@ def download(
         if found != sha256:
             progress(-found_size)
             part.unlink()
-            raise SourceError(_wrong_bytes(found, found_size, sha256, size))
+            raise wrong_bytes(found, found_size, sha256, size)
         move_into_place(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise storage_error(part, error) from None
 
 
-def _wrong_bytes(found: str, found_size: int, sha256: str, size: int) -> str:
+def wrong_bytes(found: str, found_size: int, sha256: str, size: int) -> SourceError:
+    """The error for a source whose bytes are not those of the manifest."""
     more = 'or more ' if found_size > size else ''
-    return f'it delivers other bytes: SHA-256 {found} ({found_size} {more}bytes), expected {sha256} ({size} bytes)'
+    return SourceError(
+        f'it delivers other bytes: SHA-256 {found} ({found_size} {more}bytes), expected {sha256} ({size} bytes); '
+        'nothing was kept; tell whoever runs it, or list another source'
+    )
 
 
 def _claim_partial(path: Path) -> Path:
@@ -133,7 +137,8 @@ def _claim_partial(path: Path) -> Path:
 
 def _is_abandoned(part: Path) -> bool:
     host, _, rest = part.name.removesuffix('.part').rpartition('-')[0].rpartition('-')
-    if host.endswith(f'.{socket.gethostname()}') and rest.isdigit():
+    # On Windows os.kill would end the process that it is asked about.
+    if os.name == 'posix' and host.endswith(f'.{socket.gethostname()}') and rest.isdigit():
         if int(rest) == os.getpid():
             return True
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from eca_zoo.weights.download import Progress, RetryPolicy, SourceError
+from eca_zoo.weights.download import Progress, RetryPolicy, SourceError, wrong_bytes
 from eca_zoo.weights.files import StorageError, storage_error
 from eca_zoo.weights.manifest import HubSource
 from eca_zoo.weights.store import hash_file
@@ -32,14 +32,12 @@ def fetch_from_hub(source: HubSource, size: int, sha256: str, policy: RetryPolic
     path = _download(source, policy, progress, force=False)
     found = hash_file(path)
     if found != (sha256, size):
-        _logger.warning('%s: its SHA-256 is %s, not %s; downloading it again', path, found[0], sha256)
+        _logger.info('%s: its SHA-256 is %s, not %s; downloading it again', path, found[0], sha256)
         path = _download(source, policy, progress, force=True)
         found = hash_file(path)
     if found != (sha256, size):
         _remove_from_cache(path)
-        raise SourceError(
-            f'it delivers other bytes: SHA-256 {found[0]} ({found[1]} bytes), expected {sha256} ({size} bytes)'
-        )
+        raise wrong_bytes(*found, sha256, size)
     return path
 
 

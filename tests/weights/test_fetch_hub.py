@@ -237,7 +237,8 @@ def test_sources_are_tried_in_order_and_each_answer_is_listed(
         Source(package='checkpoints/absent.safetensors'),
         Source(file='checkpoints/absent.safetensors'),
     )
-    expected = f'expected {sha256(content)} ({len(content)} bytes)'
+    remedy = 'nothing was kept; tell whoever runs it, or list another source'
+    expected = f'expected {sha256(content)} ({len(content)} bytes); {remedy}'
     assert fetch_error(entry_with(content, *sources)) == (
         f'{NAME} could not be fetched: '
         f'hub:{REPO}@{commit[:12]}/model.safetensors: it delivers other bytes: SHA-256 {sha256(b"other")} (5 bytes), '

@@ -185,6 +185,7 @@ def test_wrong_bytes_are_refused_with_both_hashes_and_removed(
     assert fetch_error(url_entry) == (
         f'{NAME} could not be fetched: {hub.url("model.safetensors")}: it delivers other bytes: '
         f'SHA-256 {sha256(delivered)} ({len(delivered)} {more}bytes), expected {sha256(content)} ({len(content)} bytes)'
+        '; nothing was kept; tell whoever runs it, or list another source'
     )
     assert [path for path in home.rglob('*') if path.is_file() and path.suffix != '.lock'] == []
     hub.heal()
