@@ -2,13 +2,14 @@
 
 import argparse
 import ast
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.validate_report import exit_code, report
+
 if TYPE_CHECKING:
-    from eca_zoo.harness.accuracy import AccuracyResult, DataSpec, EvalSettings, ModelSpec, Progress
+    from eca_zoo.harness.accuracy import DataSpec, EvalSettings, ModelSpec, Progress
 
 _NO_COUNTERPART = {
     '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
@@ -145,7 +146,11 @@ def _add_running(group: Any) -> None:
     group.add_argument('--amp', action='store_true', help='autocast, to the --amp-dtype')
     group.add_argument('--amp-dtype', default='float16', choices=('float16', 'bfloat16'))
     group.add_argument('--model-dtype', choices=('float32', 'float16', 'bfloat16'), help='of parameters and input')
-    group.add_argument('--channels-last', action='store_true', help='memory format of parameters and input')
+    group.add_argument(
+        '--channels-last',
+        action=argparse.BooleanOptionalAction,
+        help='memory format of parameters and input (default: on the CPU and CUDA)',
+    )
     compilers = group.add_mutually_exclusive_group()
     compilers.add_argument('--torchscript', action='store_true', help='torch.jit.script')
     compilers.add_argument(
@@ -186,7 +191,7 @@ def _run_validate(args: argparse.Namespace) -> int:
                     models, data, settings, journal=journal, progress=bar.show, stop=stop,
                     predictions=args.save_predictions, record_every=args.record_every,
                 )  # fmt: skip
-            return _report(args, results) if processes.is_main else _exit_code(results)
+            return report(args, results) if processes.is_main else exit_code(results)
     except ErrorElsewhere as error:
         return error.exit_code
     except InterruptedRunError as error:
@@ -349,93 +354,3 @@ class _ProgressBar:
             )
             self._models = progress.models
         self._bar.update(progress.done - self._bar.n)
-
-
-def _exit_code(results: Sequence['AccuracyResult']) -> int:
-    """0 without errors; 2 if nothing but wrong input went wrong with every model; else 1."""
-    codes = {result.exit_code for result in results}
-    return max(codes) if len(codes) == 1 else 1
-
-
-def _report(args: argparse.Namespace, results: Sequence['AccuracyResult']) -> int:
-    rows = [_row(result, args.metrics_avg, args.checkpoint) for result in results if result.error is None]
-    rows.sort(key=lambda row: -row['top1'])
-    if rows:
-        print(_as_text(rows, results))
-    for result in results:
-        for image in result.skipped:
-            print(f'eca-zoo validate: skipped {image.name}: {image.reason}', file=sys.stderr)
-        if result.skipped:
-            break
-    for result in results:
-        if result.error is not None:
-            print(f'eca-zoo validate: error: {result.error}', file=sys.stderr)
-    if args.results_file is not None and rows:
-        from eca_zoo.harness.table import write_text
-
-        write_text(args.results_file, _as_json(rows, len(results)) if args.results_format == 'json' else _as_csv(rows))
-    return _exit_code(results)
-
-
-def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None) -> dict[str, Any]:
-    """timm's columns, in timm's order."""
-    row: dict[str, Any] = {
-        'model': result.model.partition('@')[0],
-        'top1': result.top1,
-        'top1_err': result.top1_err,
-        'top5': result.top5,
-        'top5_err': result.top5_err,
-    }
-    if metrics is not None:
-        from eca_zoo.harness.counts import precision_recall_f1
-
-        values = precision_recall_f1(result.per_class, metrics)
-        for name, value in zip(('precision', 'recall', 'f1_score'), values, strict=True):
-            row[f'{metrics}_{name}'] = round(value, 4)
-    row |= {
-        'param_count': result.param_count,
-        'img_size': result.img_size,
-        'crop_pct': result.crop_pct,
-        'interpolation': result.interpolation,
-    }
-    if checkpoint is not None and checkpoint.is_dir():
-        row['checkpoint'] = str(result.checkpoint)
-    return row
-
-
-def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _as_json(rows: Sequence[dict[str, Any]], count: int) -> str:
-    import json
-
-    return json.dumps(rows[0] if count == 1 else list(rows), indent=4)
-
-
-def _as_text(rows: Sequence[dict[str, Any]], results: Sequence['AccuracyResult']) -> str:
-    by_model = {result.model.partition('@')[0]: result for result in results}
-    header = [*rows[0], 'images', '+/-']
-    lines = [header]
-    for row in rows:
-        result = by_model[row['model']]
-        lines.append(
-            [*(_cell(name, value) for name, value in row.items()), str(result.num_images), f'{result.top1_ci95:.3f}']
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return '\n'.join(
-        '  '.join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in lines
-    )
-
-
-def _cell(name: str, value: Any) -> str:
-    is_percent = name.startswith(('top1', 'top5')) or name.endswith(('precision', 'recall', 'f1_score'))
-    return f'{value:.4f}' if is_percent else str(value)

@@ -75,7 +75,7 @@ class EvalSettings:
         reparameterize: fold the branches of models that are made to be folded, with timm.
         use_ema: load the averaged weights of a training checkpoint.
         normalize_in_workers: normalise images one by one, as timm does without its prefetcher.
-        pin_memory: page-locked batches; by default on CUDA.
+        pin_memory: page-locked batches, on CUDA; by default there.
         seed: of random weights, where a model has some.
         preprocess: ``exact`` gives timm's pixels, ``fast`` nearly the same ones in less time.
     """
@@ -123,7 +123,7 @@ class EvalSettings:
             precision=precision,
             batch_size=self.batch_size or (_BATCH_SIZE_ON_CPU if on_cpu else _BATCH_SIZE),
             workers=default_workers(on_cpu) if self.workers is None else self.workers,
-            pin_memory=device.type == 'cuda' if self.pin_memory is None else self.pin_memory,
+            pin_memory=device.type == 'cuda' and self.pin_memory is not False,
             channels_last=device.type in ('cpu', 'cuda') if self.channels_last is None else self.channels_last,
         )
 

@@ -128,7 +128,7 @@ class Pass:
         )  # fmt: skip
         try:
             if blocks or images.is_stream:
-                for batch in on_device(loader, self._device, settings.channels_last):
+                for batch in on_device(loader, self._device, bool(settings.channels_last)):
                     self._check_stop()
                     self._step(batch)
                     self._report(total)

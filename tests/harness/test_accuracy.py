@@ -129,7 +129,7 @@ def test_models_that_differ_in_mean_and_deviation_alone_share_a_pass(folder, che
 
 
 def test_models_that_do_not_fit_together_are_evaluated_one_after_another(folder, checkpoint, monkeypatch, caplog):
-    monkeypatch.setattr('eca_zoo.harness.accuracy.room_for_weights', lambda device: 1)
+    monkeypatch.setattr('eca_zoo.harness.evaluator.room_for_weights', lambda device: 1)
     models = [random_model(checkpoint, label) for label in 'abc']
     together = evaluate(models, DataSpec(root=folder), QUICK)
     assert len(set(counts(together))) == 1

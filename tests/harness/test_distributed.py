@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,57 +12,7 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.harness.distributed import Processes, from_main, gather, launched, local_device, shard, sum_counts
 from tests.harness.image_sets import MODEL, write_folder, write_shards
-
-ROOT = Path(__file__).resolve().parents[2]
-# Starts processes as torchrun does, by its variables; forked, so that torch is imported once for all of them.
-LAUNCHER = """
-import json, os, socket, sys, traceback
-from pathlib import Path
-import torch
-from eca_zoo.cli import main
-from eca_zoo.harness.accuracy import DataSpec, EvalSettings, ModelSpec, evaluate
-from eca_zoo.harness.distributed import process_group
-from eca_zoo.harness.journal import RunDirectory
-
-torch.set_num_threads(1)
-
-def launch(count, work):
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    children = []
-    for rank in range(count):
-        child = os.fork()
-        if not child:
-            os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(count), 'LOCAL_RANK': str(rank),
-                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-            code = 99
-            try:
-                code = work(rank) or 0
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-def count_images(folder, out, batch_size, record_every=5):
-    with process_group() as processes, RunDirectory(out / 'run', {}, rank=processes.rank) as journal:
-        settings = EvalSettings(batch_size=batch_size, workers=0, device='cpu')
-        [result] = evaluate(
-            [ModelSpec('MODEL')], DataSpec(root=folder), settings, journal=journal, predictions=out / 'p.parquet',
-            record_every=record_every,
-        )
-        (out / f'{processes.rank}.json').write_text(json.dumps(result.to_json()))
-""".replace('MODEL', MODEL)
-
-
-def run_program(path: Path, body: str) -> subprocess.CompletedProcess:
-    """Run ``body`` after the launcher's definitions."""
-    path.write_text(LAUNCHER + body)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
+from tests.harness.processes import ROOT, run_program
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
