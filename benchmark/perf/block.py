@@ -46,8 +46,8 @@ def make_step(network: torch.nn.Module, images: torch.Tensor, train: bool, amp: 
     return step
 
 
-def seconds_of(step: Step, device: torch.device) -> float:
-    """Wall time of one step; on CUDA between events."""
+def seconds_of(step: Step, device: torch.device, clock: Callable[[], float]) -> float:
+    """Time of one step by ``clock``; on CUDA between events."""
     if device.type == 'cuda':
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         first.record()
@@ -55,9 +55,9 @@ def seconds_of(step: Step, device: torch.device) -> float:
         last.record()
         last.synchronize()
         return first.elapsed_time(last) / 1e3
-    start = time.perf_counter()
+    start = clock()
     step()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
@@ -71,6 +71,11 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--amp', choices=['float16', 'bfloat16'], help='autocast to this dtype')
+    parser.add_argument(
+        '--processor-time',
+        action='store_true',
+        help='of the process instead of wall time: with one thread it bears other work on the machine',
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
@@ -86,7 +91,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(args.rounds + 2):
         for name, step in steps.items():
-            duration = seconds_of(step, device)
+            duration = seconds_of(step, device, time.process_time if args.processor_time else time.perf_counter)
             if number >= 2:  # the first two warm up
                 seconds[name].append(duration)
     print(f'torch {torch.__version__}, {device}, {args.threads} threads: {vars(args)}')
