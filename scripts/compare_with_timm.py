@@ -53,11 +53,11 @@ def compare(timm_script: Path, data: Path, model: str, checkpoint: Path | None, 
     equal = True
     for memory_format in ('contiguous', 'channels-last'):
         common = ['--model', model, '--device', 'cpu', '--data-dir', str(data), *extra]
-        common += ['--channels-last'] if memory_format == 'channels-last' else []
         common += ['--checkpoint', str(checkpoint)] if checkpoint else ['--pretrained']
         with tempfile.TemporaryDirectory() as folder:
-            theirs, their_time = run(['-c', _TIMM, str(timm_script), *common, *class_map(data, Path(folder))])
-        ours, our_time = run([str(_ROOT / 'validate.py'), *common])
+            flags = ['--channels-last'] if memory_format == 'channels-last' else []
+            theirs, their_time = run(['-c', _TIMM, str(timm_script), *common, *flags, *class_map(data, Path(folder))])
+        ours, our_time = run([str(_ROOT / 'validate.py'), *common, *(flags or ['--no-channels-last'])])
         same = all(theirs[name] == ours[name] for name in _COLUMNS)
         equal &= same
         print(f'{model}, {memory_format}: {"equal" if same else "DIFFERENT"}')

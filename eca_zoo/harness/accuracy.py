@@ -11,9 +11,10 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.counts import count_correct
 from eca_zoo.harness.data import DataSpec, OpenData, open_data
 from eca_zoo.harness.devices import numeric_flags
-from eca_zoo.harness.distributed import Processes, agreed, current, local_device
+from eca_zoo.harness.distributed import Processes, agreed, current, gather, local_device
 from eca_zoo.harness.evaluation import AccuracyResult, EvalSettings, ModelSpec, Progress
 from eca_zoo.harness.evaluator import Evaluation
+from eca_zoo.harness.images import digest
 from eca_zoo.harness.journal import RunDirectory
 from eca_zoo.harness.passes import RECORD_EVERY
 from eca_zoo.harness.predictions import PredictionStore
@@ -58,6 +59,7 @@ def evaluate(
     processes = current()
     titles = [spec.title for spec in models]
     settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
+    agreed(lambda: _check_same_data(opened))
     run = Evaluation(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
     if predictions is not None:
         run.store = PredictionStore(opened, journal)
@@ -83,6 +85,19 @@ def _prepare(
             'download the data set and name its folder or shards'
         )
     return settings, opened
+
+
+def _check_same_data(opened: OpenData) -> None:
+    """Refuse processes on machines that see other files."""
+    if current().world_size == 1:
+        return
+    seen = gather(digest(opened.images.names()))
+    different = next((rank for rank, names in enumerate(seen) if names != seen[0]), None)
+    if different is not None:
+        raise InputError(
+            f'{opened.spec.root or opened.spec.dataset}: process {different} sees other files there than process 0; '
+            'all machines need the same'
+        )
 
 
 def _repeatable(settings: EvalSettings) -> Any:

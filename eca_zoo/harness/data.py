@@ -12,7 +12,14 @@ from timm.data.readers.img_extensions import get_img_extensions
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.images import HubImages, Images, ReaderImages, StreamedImages, TorchImages
-from eca_zoo.harness.labels import LabelError, map_classes, read_class_list, read_class_map, read_real_labels
+from eca_zoo.harness.labels import (
+    LabelError,
+    map_classes,
+    named_subset,
+    read_class_list,
+    read_class_map,
+    read_real_labels,
+)
 from eca_zoo.harness.shards import ShardImages
 from eca_zoo.weights.store import hash_file
 
@@ -149,6 +156,12 @@ def open_data(spec: DataSpec) -> OpenData:
     elif class_names is not None and not prefix:
         _check_folders(spec, images)
     valid = read_class_list(spec.valid_labels) if spec.valid_labels is not None else None
+    subset = named_subset(class_names) if class_names is not None and valid is None else None
+    if subset is not None:
+        _logger.warning(
+            '%s: these are the classes of %s: published figures choose among its 200 classes alone, which '
+            '--valid-labels %s does', spec.root or spec.dataset, subset, subset,
+        )  # fmt: skip
     return OpenData(spec, images, class_names, real, valid)
 
 

@@ -19,6 +19,7 @@ _VALIDATION_NAME = re.compile(r'ILSVRC2012_val_(\d{8})')
 _SHOWN = 3
 #: Names of lists of class indices that timm carries, for results over a part of the classes.
 NAMED_CLASS_LISTS = ('imagenet-a', 'imagenet-r')
+_SUBSET_SIZE = 200
 
 
 class LabelError(InputError):
@@ -128,6 +129,15 @@ def read_class_list(name: str) -> tuple[int, ...]:
     if not lines or not all(_NUMBER.fullmatch(line) for line in lines) or len(set(lines)) < len(lines):
         raise InputError(f'{name}: a list of valid labels has one class index a line, each once')
     return tuple(int(line) for line in lines)
+
+
+def named_subset(names: Sequence[str]) -> str | None:
+    """The one of ``NAMED_CLASS_LISTS`` that has exactly these WordNet ids as classes; None if there is none."""
+    if len(names) != _SUBSET_SIZE:
+        return None
+    synsets = ImageNetInfo('imagenet-1k').label_names()
+    wanted = set(names)
+    return next((n for n in NAMED_CLASS_LISTS if {synsets[index] for index in read_class_list(n)} == wanted), None)
 
 
 def read_real_labels(path: Path | None, names: Sequence[str]) -> list[list[int]]:

@@ -119,7 +119,7 @@ def test_the_help_names_the_flags_without_counterpart(capsys):
         ),
         (
             ['-m', MODEL, 'DIR', '--device', 'cuda'],
-            "device 'cuda' is not there: this machine has 1 cpu; choose another",
+            "device 'cuda' is not there: this machine has 1 cpu; choose",
         ),
         (['-m', MODEL, 'DIR', '--checkpoint', '/no.pth'], '/no.pth: there is no such checkpoint; check --checkpoint'),
         (['-m', MODEL, 'resnet18', '--data-dir', 'DIR', '--checkpoint', 'x'], '--checkpoint goes with one model, not'),
@@ -180,8 +180,8 @@ def test_a_run_directory_of_other_settings_is_refused_unless_it_is_begun_anew(fo
     capsys.readouterr()
     assert validate(*common, '--crop-pct', 0.5) == 2
     assert capsys.readouterr().err == (
-        f'eca-zoo validate: error: {tmp_path / "run"}: it holds a run with settings.crop_pct null, not 0.5; use another '
-        'folder, or --restart to begin anew\n'
+        f'eca-zoo validate: error: {tmp_path / "run"}: it holds a run with settings.crop_pct null, not 0.5; use '
+        'another folder, or --restart to begin anew\n'
     )
     assert validate(*common, '--crop-pct', 0.5, '--restart') == 0
 

@@ -115,7 +115,7 @@ def test_a_truncated_file_is_refused(tmp_path, model):
     path = tmp_path / 'weights.safetensors'
     save_file(weights(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match='weights.safetensors: '):
+    with pytest.raises(InputError, match=r'weights\.safetensors: '):
         load_checkpoint(model, path, 'm')
 
 

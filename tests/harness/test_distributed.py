@@ -82,6 +82,8 @@ assert codes == [0] * 5, codes
 
 
 def test_wrong_input_is_said_once_and_ends_all_processes(tmp_path):
+    write_folder(tmp_path / 'machine0', count=20)
+    write_folder(tmp_path / 'machine1', count=19)
     done = run_program(
         tmp_path / 'program.py',
         f"""
@@ -92,10 +94,16 @@ for arguments in (
 ):
     codes = launch(2, lambda rank: main(['validate', '-m', '{MODEL}', '--device', 'cpu', *arguments]))
     print(*codes, flush=True)
+command = ['validate', '-m', '{MODEL}', '--device', 'cpu', '-j', '0', '--data-dir']
+print(*launch(2, lambda rank: main([*command, {str(tmp_path / 'machine')!r} + str(rank)])), flush=True)
 """,
     )
-    assert done.stdout.splitlines() == ['2 2', '2 2', '1 1']
-    [missing, crop, blocked] = done.stderr.splitlines()
+    assert done.stdout.splitlines() == ['2 2', '2 2', '1 1', '2 2']
+    [missing, crop, blocked, different] = done.stderr.splitlines()
+    assert different == (
+        f'eca-zoo validate: error: {tmp_path}/machine0: process 1 sees other files there than process 0; all machines '
+        'need the same'
+    )
     assert missing == f'eca-zoo validate: error: {tmp_path}/nowhere: there is no such folder or file; check --data-dir'
     assert crop == 'eca-zoo validate: error: crop_pct must be above 0 and at most 1, not 7.0'
     assert blocked.startswith(f'eca-zoo validate: error: {tmp_path}/program.py: a file stands where a folder is needed')

@@ -9,7 +9,15 @@ from timm.data import ImageNetInfo
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.ground_truth import read_ground_truth
-from eca_zoo.harness.labels import LabelError, map_classes, read_class_list, read_class_map, read_real_labels
+from eca_zoo.harness.labels import (
+    NAMED_CLASS_LISTS,
+    LabelError,
+    map_classes,
+    named_subset,
+    read_class_list,
+    read_class_map,
+    read_real_labels,
+)
 
 SYNSETS = ImageNetInfo('imagenet-1k').label_names()
 IMAGENETTE = [
@@ -36,6 +44,13 @@ def test_the_200_classes_of_imagenet_a_and_r_map_to_the_published_indices(name):
     names = [SYNSETS[index] for index in indices]
     assert len(indices) == 200
     assert map_classes(sorted(names), 1000, 'data') == sorted(indices)
+
+
+def test_imagenet_a_and_r_are_recognised_by_their_classes():
+    for name in NAMED_CLASS_LISTS:
+        assert named_subset([SYNSETS[index] for index in read_class_list(name)]) == name
+    assert named_subset(SYNSETS[:200]) is None
+    assert named_subset(IMAGENETTE) is None
 
 
 def test_wordnet_ids_map_by_the_label_set_of_a_model_with_21841_classes():
