@@ -12,10 +12,11 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.harness.counts import IMAGES, TOP1, TOP5, percent, wilson_half_width
 from eca_zoo.harness.devices import check_precision, parse_precision, resolve_device
+from eca_zoo.harness.memory import processes_here
 from eca_zoo.harness.preprocess import PREPROCESS_MODES, PreprocessMode
 
 _BATCH_SIZE, _BATCH_SIZE_ON_CPU = 256, 64
-_MOST_WORKERS = 8
+_MOST_WORKERS = 16
 INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming')
 CROP_MODES = ('center', 'squash', 'border')
 
@@ -157,9 +158,14 @@ class EvalSettings:
 
 
 def default_workers(on_cpu: bool) -> int:
-    """Processes that decode images: all processors beside a GPU, and one for four on a CPU that runs the model too."""
+    """Processes that decode images, for one process of the run.
+
+    Beside a GPU they are this process's share of the machine's processors; on a CPU, which runs the model too, a
+    quarter of that.
+    """
     count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(_MOST_WORKERS, max(1, count // 4 if on_cpu else count))
+    share = count // processes_here()
+    return min(_MOST_WORKERS, max(1, share // 4 if on_cpu else share))
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ def room_for_weights(device: torch.device) -> int | None:
     try:
         with open('/proc/meminfo', encoding='ascii') as file:
             fields = dict(line.split(':', 1) for line in file)
-        return int(int(fields['MemAvailable'].split()[0]) * 1024 * _SHARE_OF_WEIGHTS / _processes_here())
+        return int(int(fields['MemAvailable'].split()[0]) * 1024 * _SHARE_OF_WEIGHTS / processes_here())
     except (OSError, KeyError, ValueError):
         return None
 
 
-def _processes_here() -> int:
-    """Processes of this run that share the memory of this machine."""
+def processes_here() -> int:
+    """Processes of this run that share this machine."""
     return max(1, int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
 
 
