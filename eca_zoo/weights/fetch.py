@@ -176,7 +176,11 @@ def _reporting(progress: Progress | None, name: str, size: int) -> Iterator[Prog
     from huggingface_hub.utils import tqdm
 
     with tqdm(total=size, unit='B', unit_scale=True, desc=name, disable=None) as bar:
-        yield bar.update
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        yield advance
 
 
 def fetch_many(
