@@ -1,5 +1,6 @@
 """Accuracy of many models on one data set: each image is read once for all models that share a transform."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from eca_zoo.harness.predictions import PredictionStore
 from eca_zoo.harness.signals import StopRequest
 
 __all__ = ['AccuracyResult', 'DataSpec', 'EvalSettings', 'ModelSpec', 'Progress', 'count_correct', 'evaluate']
+
+_RECOMPILE_LIMIT = 1024
 
 
 def evaluate(
@@ -63,7 +66,7 @@ def evaluate(
     run = Evaluation(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
     if predictions is not None:
         run.store = PredictionStore(opened, journal)
-    with numeric_flags(settings.precision), _repeatable(settings):
+    with numeric_flags(settings.precision), _repeatable(settings), _room_to_compile(settings):
         results = run.evaluate(models)
     if run.store is not None and predictions is not None:
         run.store.write(predictions, titles)
@@ -85,6 +88,15 @@ def _prepare(
             'download the data set and name its folder or shards'
         )
     return settings, opened
+
+
+def _room_to_compile(settings: EvalSettings) -> contextlib.AbstractContextManager:
+    """Networks of one class share a limit of compiled variants; beyond it, they would silently run uncompiled."""
+    if not settings.compile:
+        return contextlib.nullcontext()
+    import torch._dynamo
+
+    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
 
 
 def _check_same_data(opened: OpenData) -> None:

@@ -81,7 +81,12 @@ class Evaluation:
                 return {}
             journal.require(_TABLE, self._identity())
             for spec in models:
-                journal.require(f'{_TABLE}/{spec.title}', weights_identity(spec))
+                try:
+                    weights = weights_identity(spec)
+                except InputError as error:
+                    _logger.debug('%s; it fails by itself when it is loaded', error)
+                else:
+                    journal.require(f'{_TABLE}/{spec.title}', weights)
             return journal.finished_rows(_TABLE)
 
         rows = from_main(agreed(check))

@@ -170,8 +170,14 @@ def test_a_failed_model_is_tried_again(folder, tmp_path):
     missing = ModelSpec('test_resnet', checkpoint=tmp_path / 'later.safetensors', num_classes=10)
     [result] = run(folder, tmp_path / 'run', models=[ModelSpec('test_resnet', num_classes=7)])
     assert result.error is not None
-    with pytest.raises(InputError, match=r'later.safetensors: cannot read the checkpoint: No such file'):
-        run(folder, tmp_path / 'run', models=[missing])
+    models = [missing, MODELS[0]]
+    [failed, good] = run(folder, tmp_path / 'run', models=models)
+    assert failed.error == f'{missing.checkpoint}: there is no such checkpoint; check --checkpoint'
+    assert good.error is None
+    save_file(timm.create_model('test_resnet', num_classes=10).state_dict(), missing.checkpoint)
+    [now, again] = run(folder, tmp_path / 'run', models=models)
+    assert now.num_images == 60
+    assert again == good
 
 
 def test_a_run_that_met_a_bad_image_continues_without_it(tmp_path, opened):
