@@ -109,7 +109,7 @@ class Pass:
         self._normalizations: dict[tuple, Normalization] = {}
         most = max((entrant.network.num_classes for entrant in entrants), default=0)
         self._valid = {entrant.valid: _class_tensors(entrant.valid, most, self._device) for entrant in entrants}
-        self._images_done = 0
+        self._images_done = self._total = 0
         self._recorded_at = self._shown_at = time.monotonic()
 
     def run(self, blocks: Sequence[int]) -> None:
@@ -121,7 +121,7 @@ class Pass:
             StoppedError: the pass was asked to stop.
         """
         settings, images = self._options.settings, self._data.images
-        total = sum(self._block_size(block) for block in blocks) if not images.is_stream else len(images)
+        self._total = sum(self._block_size(block) for block in blocks) if not images.is_stream else len(images)
         loader = make_loader(
             images, self._entrants[0].plan.pixels, self._block_size_asked, blocks, settings.workers or 0,
             bool(settings.pin_memory),
@@ -131,7 +131,8 @@ class Pass:
                 for batch in on_device(loader, self._device, bool(settings.channels_last)):
                     self._check_stop()
                     self._step(batch)
-                    self._report(total)
+                    if time.monotonic() - self._recorded_at >= self._options.record_every:
+                        self.record()
         except RuntimeError as error:
             if 'DataLoader worker' in str(error):
                 raise RunError(
@@ -160,15 +161,19 @@ class Pass:
             raise InputError(
                 f'{first.name}: cannot be decoded: {first.reason}; repair or remove it, or pass --skip-bad-images'
             )
+        count = len(batch.labels) + len(batch.bad)
         shared: dict[tuple, torch.Tensor] = {}
-        for entrant in self._entrants:
+        for number, entrant in enumerate(self._entrants):
+            # A model of many takes its share of the time of a batch.
+            self._show(self._images_done + count * number // len(self._entrants))
             if entrant.error is None and batch.block not in entrant.done:
                 self._check_stop()
                 if len(batch.labels):
                     self._guarded(entrant, batch, shared)
                 entrant.new_blocks.append(batch.block)
                 entrant.new_bad += batch.bad
-        self._images_done += len(batch.labels) + len(batch.bad)
+        self._images_done += count
+        self._show(self._images_done)
 
     def _guarded(self, entrant: Entrant, batch: Batch, shared: dict[tuple, torch.Tensor]) -> None:
         try:
@@ -266,13 +271,11 @@ class Pass:
             {'positions': batch.positions, 'targets': targets, 'guesses': guesses, 'probabilities': probabilities}
         )
 
-    def _report(self, total: int) -> None:
+    def _show(self, done: int) -> None:
         now = time.monotonic()
         if self._options.progress is not None and now - self._shown_at >= _PROGRESS_EVERY:
-            self._options.progress(self._images_done, total, [entrant.title for entrant in self._entrants])
+            self._options.progress(done, self._total, [entrant.title for entrant in self._entrants])
             self._shown_at = now
-        if now - self._recorded_at >= self._options.record_every:
-            self.record()
 
     def record(self) -> None:
         """Stop models with logits that are no numbers, and hand over what was counted since the last time."""

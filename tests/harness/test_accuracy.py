@@ -1,6 +1,7 @@
 """Accuracy: timm's counts, one pass for many models, and models that fail alone."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_
 from timm.models import register_model
 from timm.utils import accuracy
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.accuracy import AccuracyResult, DataSpec, EvalSettings, ModelSpec, evaluate
 from tests.harness.image_sets import MODEL, digits, encoded, write_folder, write_shards
 
@@ -431,4 +432,18 @@ def test_progress_reaches_all_images(folder, checkpoint, monkeypatch):
     monkeypatch.setattr('eca_zoo.harness.passes._PROGRESS_EVERY', 0)
     seen = []
     evaluate([random_model(checkpoint)], DataSpec(root=folder), QUICK, progress=seen.append)
-    assert [(step.done, step.total) for step in seen] == [(16, 60), (32, 60), (48, 60), (60, 60)]
+    done = [step.done for step in seen]
+    assert done == sorted(done)
+    assert {16, 32, 48, 60} <= set(done)
+    assert {(step.total, tuple(step.models)) for step in seen} == {(60, ('test_resnet@random.safetensors',))}
+
+
+def test_a_worker_that_dies_is_an_error_that_says_so(folder, checkpoint, monkeypatch):
+    def die(self, position):
+        if torch.utils.data.get_worker_info() is not None:
+            os._exit(3)
+        raise AssertionError('only a worker decodes')
+
+    monkeypatch.setattr('eca_zoo.harness.images.ReaderImages.open', die)
+    with pytest.raises(RunError, match=r'a process that decodes images died: DataLoader worker .* try fewer --workers'):
+        evaluate([random_model(checkpoint)], DataSpec(root=folder), dataclasses.replace(QUICK, workers=1))

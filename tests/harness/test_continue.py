@@ -41,11 +41,12 @@ def opened(monkeypatch):
 
 def run(folder, run_dir, stop_after=None, settings=QUICK, models=MODELS, record_every=0.0, **options):
     """Evaluate in a run directory, and ask for a stop after a number of batches."""
-    stop, batches = StopRequest(), []
+    stop, finished = StopRequest(), set()
 
     def progress(step):
-        batches.append(step.done)
-        if len(batches) == stop_after:
+        # Between two batches the images that are done are whole batches.
+        finished.update([step.done] if step.done % settings.batch_size == 0 and step.done else [])
+        if len(finished) == stop_after:
             stop.signal_name = 'SIGTERM'
 
     data = DataSpec(root=folder, **options.pop('data', {}))
