@@ -101,7 +101,7 @@ def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmarks, 'complexity_cells', measure)
     monkeypatch.setattr('eca_zoo.harness.throughput._measure_group', measure)
-    monkeypatch.setattr('eca_zoo.harness.accuracy.load_network', measure)
+    monkeypatch.setattr('eca_zoo.harness.evaluator.load_network', measure)
     run_leaderboard(suite(), tmp_path, digits)
     assert (tmp_path / 'leaderboard.csv').read_bytes() == before
 
