@@ -47,38 +47,31 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
         local_device('cuda', Processes(2, 4, 2))
 
 
-def test_counts_with_1_2_3_and_5_processes_are_identical_to_the_last_digit(tmp_path):
-    folder = write_folder(tmp_path / 'digits', count=58)
+def test_counts_with_1_2_3_and_5_processes_are_identical_whether_they_divide_the_images_or_not(tmp_path):
+    write_folder(tmp_path / '58', count=58)
+    write_folder(tmp_path / '10', count=10)
+    runs = [(58, 8, processes) for processes in (1, 2, 3, 5)] + [(10, 4, 5)]
     run_program(
         tmp_path / 'program.py',
         f"""
-for count in (1, 2, 3, 5):
-    out = Path({str(tmp_path)!r}) / str(count)
+for count, batch_size, processes in {runs!r}:
+    out = Path({str(tmp_path)!r}) / f'{{count}}-{{processes}}'
     out.mkdir()
-    codes = launch(count, lambda rank: count_images(Path({str(folder)!r}), out, 8))
-    assert codes == [0] * count, codes
+    folder = Path({str(tmp_path)!r}) / str(count)
+    codes = launch(processes, lambda rank: count_images(folder, out, batch_size))
+    assert codes == [0] * processes, codes
 """,
     )
     results = {}
-    for count in (1, 2, 3, 5):
-        out = tmp_path / str(count)
-        own = [json.loads((out / f'{rank}.json').read_text()) for rank in range(count)]
-        assert own == own[:1] * count
-        results[count] = own[0], (out / 'p.parquet').read_bytes()
-    assert results[1][0]['num_images'] == 58
-    assert all(result == results[1] for result in results.values())
-
-
-def test_more_processes_than_images_count_each_image_once(tmp_path):
-    folder = write_folder(tmp_path / 'digits', count=10)
-    body = f"""
-codes = launch(5, lambda rank: count_images(Path({str(folder)!r}), Path({str(tmp_path)!r}), 4))
-assert codes == [0] * 5, codes
-"""
-    run_program(tmp_path / 'program.py', body)
-    result = json.loads((tmp_path / '4.json').read_text())
-    assert result['num_images'] == 10
-    assert [row[0] for row in result['per_class']] == [1] * 10
+    for count, _, processes in runs:
+        out = tmp_path / f'{count}-{processes}'
+        own = [json.loads((out / f'{rank}.json').read_text()) for rank in range(processes)]
+        assert own == own[:1] * processes
+        assert own[0]['num_images'] == count
+        results[count, processes] = own[0], (out / 'p.parquet').read_bytes()
+    assert all(results[58, processes] == results[58, 1] for processes in (2, 3, 5))
+    # Three batches for five processes: each image is counted once all the same.
+    assert [row[0] for row in results[10, 5][0]['per_class']] == [1] * 10
 
 
 def test_wrong_input_is_said_once_and_ends_all_processes(tmp_path):
