@@ -1,6 +1,8 @@
 """Data sets as people have them: the same images with the same classes from each, and one line for what cannot be."""
 
 import shutil
+import tarfile
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, Features
@@ -46,11 +48,7 @@ def test_a_tar_of_folders_has_the_same_images(tmp_path, folder):
 
 
 def test_the_library_of_hub_data_sets_has_the_same_images(tmp_path, folder):
-    names = [str(value) for value in range(10)]
-    rows = {'image': [image for image, _ in digits()], 'label': [label for _, label in digits()]}
-    features = Features({'image': HubImage(), 'label': ClassLabel(names=names)})
-    (tmp_path / 'hub' / 'data').mkdir(parents=True)
-    Dataset.from_dict(rows, features).to_parquet(tmp_path / 'hub' / 'data' / 'validation-00000-of-00001.parquet')
+    write_parquet(tmp_path / 'hub')
     spec = DataSpec(root=tmp_path / 'cache', dataset=f'hfds/{tmp_path / "hub"}')
     data = open_data(spec)
     assert sorted(labels_of(spec)) == LABELS
@@ -82,6 +80,34 @@ def test_images_in_no_folders_are_labelled_by_a_ground_truth_file(tmp_path):
     assert labels_of(DataSpec(root=flat, ground_truth=truth)) == [label for _, label in digits()]
 
 
+def test_a_flat_tar_is_labelled_by_a_ground_truth_file(tmp_path):
+    with tarfile.open(tmp_path / 'flat.tar', 'w') as tar:
+        for index, (image, _) in enumerate(digits()):
+            add_file(tar, f'ILSVRC2012_val_{index:08d}.png', encoded(image))
+    truth = tmp_path / 'truth.txt'
+    truth.write_text('\n'.join(str(label) for _, label in digits()))
+    spec = DataSpec(root=tmp_path / 'flat.tar', ground_truth=truth)
+    assert labels_of(spec) == [label for _, label in digits()]
+    with pytest.raises(InputError, match='its 60 images lie in no class folders'):
+        open_data(DataSpec(root=tmp_path / 'flat.tar'))
+
+
+def test_a_hub_data_set_that_is_streamed_is_read_in_one_go(tmp_path):
+    write_parquet(tmp_path / 'hub')
+    data = open_data(DataSpec(dataset=f'hfids/{tmp_path / "hub"}', num_samples=60))
+    assert data.images.is_stream
+    assert [label for _, label in data.images.stream(0)] == [label for _, label in digits()]
+
+
+def write_parquet(root: Path) -> None:
+    """The digits as a hub data set with one Parquet file."""
+    names = [str(value) for value in range(10)]
+    rows = {'image': [image for image, _ in digits()], 'label': [label for _, label in digits()]}
+    features = Features({'image': HubImage(), 'label': ClassLabel(names=names)})
+    (root / 'data').mkdir(parents=True)
+    Dataset.from_dict(rows, features).to_parquet(root / 'data' / 'validation-00000-of-00001.parquet')
+
+
 def test_a_class_map_leaves_out_folders_that_it_does_not_name(tmp_path, folder):
     mapping = tmp_path / 'map.json'
     mapping.write_text('{"3": 9, "1": 2}')
@@ -93,8 +119,6 @@ def test_a_class_map_leaves_out_folders_that_it_does_not_name(tmp_path, folder):
 
 def test_a_class_map_beside_the_data_is_found(folder):
     (folder / 'map.txt').write_text('\n'.join('0123456789'))
-    from pathlib import Path
-
     assert labels_of(DataSpec(root=folder, class_map=Path('map.txt'))) == LABELS
 
 
@@ -174,8 +198,6 @@ def test_a_shard_that_was_cut_short_is_named(tmp_path):
 
 
 def test_a_sample_without_an_image_is_named(tmp_path):
-    import tarfile
-
     with tarfile.open(tmp_path / 'a-00.tar', 'w') as tar:
         add_file(tar, 'x.cls', b'3')
     with pytest.raises(InputError, match=r'sample x has no image \(jpg, png, webp\) but cls; name its extension with'):
