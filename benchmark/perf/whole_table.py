@@ -158,6 +158,11 @@ def print_ratios(runs: dict[int, list[tuple[Run, Run]]]) -> None:
         print_row(f'{counts[-1] - counts[0]} further', pairs)
 
 
+def as_counts(found: dict[str, tuple[float, float]], count: int) -> dict[str, tuple[int, ...]]:
+    """Right guesses by network; the sides round percentages to different digits."""
+    return {name: tuple(round(percent * count / 100) for percent in percents) for name, percents in found.items()}
+
+
 def minus(run: Run, other: Run) -> Run:
     return Run(run.wall - other.wall, run.cpu - other.cpu, {})
 
@@ -190,14 +195,15 @@ def main() -> None:
         for _ in range(args.rounds):
             for count, data in images.items():
                 runs[count].append((run_timm(setup, data), run_ours(setup, data)))
-    theirs, ours = runs[max(runs)][-1]
+    count = max(runs)
+    theirs, ours = (as_counts(run.accuracies, count) for run in runs[count][-1])
     print(
         f'torch {torch.__version__}, timm {timm.__version__}, {args.threads} threads, batch {args.batch_size}, '
         f'{args.rounds} rounds in turn; timm: {args.timm_flags or "defaults"}; ours: {" ".join(args.set) or "defaults"}'
     )
     for model in MODELS:
-        same = 'equal' if theirs.accuracies[model] == ours.accuracies[model] else 'DIFFERENT'
-        print(f'  {model:16} top-1 and top-5: timm {theirs.accuracies[model]}, ours {ours.accuracies[model]}: {same}')
+        same = 'equal' if theirs[model] == ours[model] else 'DIFFERENT'
+        print(f'  {model:16} top-1 and top-5 of {count}: timm {theirs[model]}, ours {ours[model]}: {same}')
     print_ratios(runs)
 
 
