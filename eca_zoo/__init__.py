@@ -9,11 +9,19 @@ if TYPE_CHECKING:
 
 __all__ = ['EcaLayer']
 
-# The console script imports torch only when a command needs it, so that --help answers at once; `eca_zoo.models` is
-# imported by every command that builds a network.
-_IS_CONSOLE_SCRIPT = bool(sys.argv) and PurePath(sys.argv[0]).name in ('eca-zoo', 'eca-zoo.exe')
 
-if not _IS_CONSOLE_SCRIPT:
+def _is_command() -> bool:
+    """Whether this process is the console script ``eca-zoo`` or ``python -m eca_zoo``.
+
+    The command imports torch only when it needs it, so that --help answers at once, and reports a manifest that cannot
+    be read in one line; it imports ``eca_zoo.models`` before it builds a network.
+    """
+    if sys.argv[:1] == ['-m']:
+        return ('-m', 'eca_zoo') in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return bool(sys.argv) and PurePath(sys.argv[0]).name in ('eca-zoo', 'eca-zoo.exe')
+
+
+if not _is_command():
     from eca_zoo import models  # noqa: F401
 
 

@@ -4,10 +4,12 @@
 class EcaZooError(Exception):
     """Base of every error that the package raises on purpose; its text is a single line for the user.
 
-    ``exit_code`` is what the command line returns for it.
+    ``exit_code`` is what the command line returns for it. ``is_said_elsewhere`` is set where another process of the run
+    prints the line.
     """
 
     exit_code = 1
+    is_said_elsewhere = False
 
 
 class InputError(EcaZooError, ValueError):

@@ -73,12 +73,26 @@ def test_debug_shows_the_traceback():
     assert 'Traceback' in result.stderr
 
 
-def test_a_broken_local_manifest_is_refused_in_one_line_that_names_file_and_key(tmp_path):
+COMMANDS = pytest.mark.parametrize('command', [[SCRIPT], [sys.executable, '-m', 'eca_zoo']], ids=['script', 'module'])
+
+
+@COMMANDS
+def test_a_broken_local_manifest_is_refused_in_one_line_that_names_file_and_key(command, tmp_path):
     (tmp_path / 'weights_manifest.yaml').write_text('version: 1\nmodels:\n  eca_resnet18.mine: {num_clases: 3}\n')
     result = subprocess.run(
-        [SCRIPT, 'list'], capture_output=True, text=True, env=os.environ | {'ECA_ZOO_HOME': str(tmp_path)}
+        [*command, 'list'], capture_output=True, text=True, env=os.environ | {'ECA_ZOO_HOME': str(tmp_path)}
     )
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert str(tmp_path / 'weights_manifest.yaml') in line
     assert 'models.eca_resnet18.mine' in line
+
+
+@COMMANDS
+def test_help_imports_no_torch(command):
+    environment = os.environ | {'PYTHONPROFILEIMPORTTIME': '1'}
+    result = subprocess.run([*command, '--help'], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0
+    imported = {line.split('|')[-1].strip() for line in result.stderr.splitlines()}
+    assert 'argparse' in imported
+    assert not imported & {'torch', 'timm', 'pandas', 'yaml', 'numpy'}

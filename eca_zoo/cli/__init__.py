@@ -56,7 +56,8 @@ def run_command(args: argparse.Namespace) -> int:
     except EcaZooError as error:
         if args.debug:
             raise
-        print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
+        if not error.is_said_elsewhere:
+            print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f'eca-zoo {args.command}: interrupted', file=sys.stderr)

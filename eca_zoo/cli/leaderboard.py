@@ -38,13 +38,13 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.cli.benchmark import PartBars
-    from eca_zoo.harness.distributed import process_group
+    from eca_zoo.harness.distributed import agreed, process_group
     from eca_zoo.harness.leaderboard import run_leaderboard
     from eca_zoo.harness.signals import stop_on_signals
     from eca_zoo.harness.suites import read_suite
 
-    suite = read_suite(args.suite)
     with stop_on_signals() as stop, process_group() as processes, PartBars() as bars:
+        suite = agreed(lambda: read_suite(args.suite))
         leaderboard = run_leaderboard(
             suite,
             args.out,

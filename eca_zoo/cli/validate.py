@@ -25,7 +25,7 @@ _EPILOG = (
     + '; '.join(f'{flag} ({why})' for flag, why in _NO_COUNTERPART.items())
     + '. Accepted without any effect: --pretrained (weights are loaded unless there is a --checkpoint), --retry (a '
     'batch that does not fit is always halved), --log-freq (progress is shown by time, on a terminal). Other defaults: '
-    '--device is the GPU if there is one, fp32 is exact (TF32 only with --precision tf32), --batch-size is 64 on the '
+    '--device is the GPU if there is one, fp32 is exact (TF32 only with --precision tf32), --batch-size is 16 on the '
     'CPU. A run with --run-dir can be killed at any moment; the same command continues it. Under torchrun each process '
     'counts its part of the images.'
 )
@@ -139,7 +139,7 @@ def _add_input(group: Any) -> None:
 
 
 def _add_running(group: Any) -> None:
-    group.add_argument('-b', '--batch-size', metavar='N', type=int, help='images a step (default: 256; 64 on the CPU)')
+    group.add_argument('-b', '--batch-size', metavar='N', type=int, help='images a step (default: 256; 16 on the CPU)')
     group.add_argument('-j', '--workers', metavar='N', type=int, help='processes that decode (default: by processors)')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
     group.add_argument('--precision', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
@@ -176,28 +176,21 @@ def _add_output(group: Any) -> None:
 def _run_validate(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
     from eca_zoo.harness.accuracy import evaluate
-    from eca_zoo.harness.distributed import ErrorElsewhere, agreed, launched, process_group
-    from eca_zoo.harness.signals import InterruptedRunError, stop_on_signals
+    from eca_zoo.harness.distributed import agreed, process_group
+    from eca_zoo.harness.signals import stop_on_signals
 
     if args.no_counterpart is not None:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
     _move_data_from_models(args)
     _quiet_hub(args.verbose)
-    try:
-        with stop_on_signals() as stop, process_group() as processes:
-            models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
-            with _run_directory(args, processes.rank) as journal, _ProgressBar(processes.is_main) as bar:
-                results = evaluate(
-                    models, data, settings, journal=journal, progress=bar.show, stop=stop,
-                    predictions=args.save_predictions, record_every=args.record_every,
-                )  # fmt: skip
-            return report(args, results) if processes.is_main else exit_code(results)
-    except ErrorElsewhere as error:
-        return error.exit_code
-    except InterruptedRunError as error:
-        if launched().is_main:
-            raise
-        return error.exit_code
+    with stop_on_signals() as stop, process_group() as processes:
+        models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
+        with _run_directory(args, processes.rank) as journal, _ProgressBar(processes.is_main) as bar:
+            results = evaluate(
+                models, data, settings, journal=journal, progress=bar.show, stop=stop,
+                predictions=args.save_predictions, record_every=args.record_every,
+            )  # fmt: skip
+        return report(args, results) if processes.is_main else exit_code(results)
 
 
 def _quiet_hub(verbose: bool) -> None:

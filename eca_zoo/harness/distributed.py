@@ -20,6 +20,8 @@ _PATIENCE = datetime.timedelta(days=7)
 class ErrorElsewhere(EcaZooError):  # noqa: N818
     """An error that the main process reports; the others end with the same exit code and say nothing."""
 
+    is_said_elsewhere = True
+
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
         self.exit_code = exit_code

@@ -15,7 +15,7 @@ from eca_zoo.harness.devices import check_precision, parse_precision, resolve_de
 from eca_zoo.harness.memory import processes_here
 from eca_zoo.harness.preprocess import PREPROCESS_MODES, PreprocessMode
 
-_BATCH_SIZE, _BATCH_SIZE_ON_CPU = 256, 64
+_BATCH_SIZE, _BATCH_SIZE_ON_CPU = 256, 16
 _MOST_WORKERS = 16
 INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming')
 CROP_MODES = ('center', 'squash', 'border')
@@ -54,7 +54,8 @@ class EvalSettings:
     """How models are evaluated; None leaves a choice to the model or the machine.
 
     Attributes:
-        batch_size: images a step; by default 256, and 64 on the CPU. A model that does not fit halves its own.
+        batch_size: images a step; by default 256, and 16 on the CPU, where larger ones are slower. A model that does
+            not fit halves its own.
         workers: processes that decode images; 0 decodes in the main one.
         img_size: height and width of the input in pixels.
         input_size: (channels, height, width) of the input in pixels.

@@ -245,7 +245,7 @@ class Evaluation:
             if self.journal is not None and not self.data.images.is_stream
             else 'nothing was saved; with --run-dir DIR the same command would continue'
         )
-        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}')
+        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
 
     def _finish(
         self, spec: ModelSpec, entrant: Entrant, before: tuple[list[int], list[dict[str, Any]]], alone: bool

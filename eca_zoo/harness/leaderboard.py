@@ -11,7 +11,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy import Progress, evaluate
 from eca_zoo.harness.benchmarks import Benchmark
 from eca_zoo.harness.data import DataSpec, open_data
-from eca_zoo.harness.distributed import Processes
+from eca_zoo.harness.distributed import Processes, agreed
 from eca_zoo.harness.environment import describe_environment
 from eca_zoo.harness.evaluation import AccuracyResult, ModelSpec
 from eca_zoo.harness.journal import RunDirectory
@@ -82,11 +82,7 @@ def run_leaderboard(
         InterruptedRunError: ``stop`` was set.
     """
     stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
-    # Wrong input is found before the run directory is touched.
-    if out.exists() and not out.is_dir():
-        raise InputError(f'{out}: is a file; name a folder with --out')
-    data = _opened(suite, data_dir)
-    benchmark = _benchmark(suite)
+    data, benchmark = agreed(lambda: _checked(suite, out, data_dir))
     with RunDirectory(out, _identity(suite), restart, processes.rank) as journal:
         accuracies: list[AccuracyResult] = []
         if data is not None:
@@ -100,6 +96,13 @@ def run_leaderboard(
             return None
         run = _Run(suite, data, benchmark, journal, accuracies, timm_format)
         return run.measure(command_line, report, stop)
+
+
+def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Benchmark]:
+    """Data and benchmark of a suite; wrong input is found here, before the run directory is touched."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f'{out}: is a file; name a folder with --out')
+    return _opened(suite, data_dir), _benchmark(suite)
 
 
 def _benchmark(suite: Suite) -> Benchmark:

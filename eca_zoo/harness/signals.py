@@ -16,6 +16,10 @@ class InterruptedRunError(EcaZooError):
 
     exit_code = 130
 
+    def __init__(self, text: str, is_said_elsewhere: bool = False) -> None:
+        super().__init__(text)
+        self.is_said_elsewhere = is_said_elsewhere
+
 
 class StopRequest:
     """Whether a signal asked the process to stop, and which one."""

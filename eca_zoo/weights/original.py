@@ -16,7 +16,7 @@ from eca_zoo.weights.tensor_file import LENGTH_BYTES, header_length, parse_heade
 
 _MAX_MEMBERS = 100_000
 _WRAPPERS = ('module.', '_orig_mod.')  # of DataParallel and torch.compile
-_AGAIN = "download it again from the authors' page"
+_AGAIN = 'get an intact copy of it from where it came from'
 
 
 class OriginalFile(NamedTuple):

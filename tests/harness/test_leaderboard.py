@@ -293,6 +293,16 @@ def test_two_processes_under_torchrun_give_the_table_of_one(digits, tmp_path, su
     assert process.stdout.count('written: ') == 1
 
 
+def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
+    run = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '29612', '-m', 'eca_zoo']
+    run += ['leaderboard', suite_file, '--data-dir', tmp_path / 'missing', '--out', tmp_path / 'run']
+    process = subprocess.run(command(*run), capture_output=True, text=True)
+    assert process.returncode == 1  # of torchrun
+    (line,) = [line for line in process.stderr.splitlines() if 'eca-zoo leaderboard: error: ' in line]
+    assert line.endswith('missing: there is no such folder or file; check --data-dir')
+    assert not (tmp_path / 'run').exists()
+
+
 def test_the_launcher_of_a_clone_runs_a_suite(tmp_path):
     root = Path(leaderboard.__file__).parents[2]
     (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [eca_resnet18]\n')

@@ -19,7 +19,7 @@ from eca_zoo.weights.errors import CheckpointError
 from eca_zoo.weights.original import read_original
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.count': torch.tensor(3)}
-AGAIN = "download it again from the authors' page"
+AGAIN = 'get an intact copy of it from where it came from'
 
 
 def saved(value: Any, legacy: bool = False) -> bytes:
