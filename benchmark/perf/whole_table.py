@@ -1,7 +1,7 @@
 """The accuracies of a six-model table on the CPU: one run of ours beside six runs of timm's validate.py, in turn.
 
 python benchmark/perf/whole_table.py CHECKOUT_OF_TIMM PHOTOGRAPHS/validation [--counts 128 512] [--rounds 3]
-    [--set channels_last=true compile=inductor]
+    [--ours defaults compile=inductor batch_size=32,workers=2]
 
 PHOTOGRAPHS is written by scripts/photographs.py. Weights are random: what is compared is time, and whether both count
 the same. Each side is run with two numbers of images, since what a run costs besides its images (imports, loading, and
@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 
 import eca_zoo  # noqa: F401 (registers the networks)
 
+DEFAULTS = 'defaults'
 MODELS = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
 # timm's script does not know of our networks.
 _TIMM = 'import runpy, sys, eca_zoo; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
@@ -42,19 +43,15 @@ class Setup:
         timm_script: timm's validate.py.
         folder: where data, weights and results are.
         class_map: names of ImageNet's classes, in order.
-        batch_size: of both.
         threads: of torch, for both.
         timm_flags: further flags of timm's script.
-        settings: further settings of ours, as in a suite's ``accuracy``.
     """
 
     timm_script: Path
     folder: Path
     class_map: Path
-    batch_size: int
     threads: int
     timm_flags: list[str]
-    settings: list[str]
 
 
 @dataclass(frozen=True)
@@ -90,20 +87,21 @@ def run_timm(setup: Setup, data: Path) -> Run:
         results = setup.folder / 'timm.csv'
         command = [sys.executable, '-c', _TIMM, str(setup.timm_script), '--model', name]
         command += ['--checkpoint', str(setup.folder / f'{name}.safetensors'), '--data-dir', str(data)]
-        command += ['--class-map', str(setup.class_map), '--device', 'cpu', '-b', str(setup.batch_size)]
-        command += ['--results-file', str(results), *setup.timm_flags]
+        command += ['--class-map', str(setup.class_map), '--device', 'cpu', '--results-file', str(results)]
+        command += setup.timm_flags
         seconds = timed(command, setup.threads)
         wall, cpu = wall + seconds[0], cpu + seconds[1]
         found |= accuracies(results)
     return Run(wall, cpu, found)
 
 
-def run_ours(setup: Setup, data: Path) -> Run:
-    """One leaderboard, which has the complexity of the networks too."""
+def run_ours(setup: Setup, data: Path, variant: str) -> Run:
+    """One leaderboard with the settings of ``variant``; it has the complexity of the networks too."""
     models = ', '.join(
         f'{{name: {name}, label: {name}, checkpoint: "{setup.folder}/{name}.safetensors"}}' for name in MODELS
     )
-    settings = [f'batch_size: {setup.batch_size}', 'device: cpu', *(text.replace('=', ': ') for text in setup.settings)]
+    chosen = [] if variant == DEFAULTS else variant.split(',')
+    settings = ['device: cpu', *(text.replace('=', ': ') for text in chosen)]
     suite = setup.folder / 'six.yaml'
     suite.write_text(
         f'version: 1\nmodels: [{models}]\ndata: {{name: photographs}}\naccuracy: {{{", ".join(settings)}}}\n'
@@ -127,7 +125,7 @@ def make_setup(args: argparse.Namespace, folder: Path) -> Setup:
     class_map = folder / 'classes.txt'
     class_map.write_text('\n'.join(synsets) + '\n')
     script = args.timm / 'validate.py'
-    return Setup(script, folder, class_map, args.batch_size, args.threads, args.timm_flags.split(), args.set)
+    return Setup(script, folder, class_map, args.threads, args.timm_flags.split())
 
 
 def link_images(data: Path, folder: Path, count: int) -> Path:
@@ -140,6 +138,15 @@ def link_images(data: Path, folder: Path, count: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, path)
     return target
+
+
+def print_counts(runs: dict[int, list[tuple[Run, Run]]]) -> None:
+    """Whether both sides guessed as many of the largest number of images, for each network."""
+    count = max(runs)
+    theirs, ours = (as_counts(run.accuracies, count) for run in runs[count][-1])
+    for model in MODELS:
+        same = 'equal' if theirs[model] == ours[model] else 'DIFFERENT'
+        print(f'  {model:16} top-1 and top-5 of {count}: timm {theirs[model]}, ours {ours[model]}: {same}')
 
 
 def print_ratios(runs: dict[int, list[tuple[Run, Run]]]) -> None:
@@ -183,28 +190,30 @@ def main() -> None:
     parser.add_argument('data', type=Path, help='class folders of photographs, named by WordNet id')
     parser.add_argument('--counts', type=int, nargs='+', default=[128, 512], help='numbers of images')
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--threads', type=int, default=os.cpu_count() or 1)
-    parser.add_argument('--timm-flags', default='', help="further flags of timm's script, such as '--channels-last'")
-    parser.add_argument('--set', nargs='*', default=[], metavar='KEY=VALUE', help='settings of ours, such as workers=2')
+    parser.add_argument('--timm-flags', default='', help="further flags of timm's script, such as '-b 64'")
+    parser.add_argument(
+        '--ours', nargs='+', default=[DEFAULTS], metavar='KEY=VALUE,...', help='runs of ours, each with its settings'
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         setup = make_setup(args, Path(name))
         images = {count: link_images(args.data, setup.folder, count) for count in sorted(args.counts)}
-        runs: dict[int, list[tuple[Run, Run]]] = {count: [] for count in images}
-        for _ in range(args.rounds):
-            for count, data in images.items():
-                runs[count].append((run_timm(setup, data), run_ours(setup, data)))
-    count = max(runs)
-    theirs, ours = (as_counts(run.accuracies, count) for run in runs[count][-1])
+        runs: dict[str, dict[int, list[tuple[Run, Run]]]] = {one: {count: [] for count in images} for one in args.ours}
+        for _, (count, data) in itertools.product(range(args.rounds), images.items()):
+            theirs = run_timm(setup, data)
+            for variant in args.ours:
+                ours = run_ours(setup, data, variant)
+                runs[variant][count].append((theirs, ours))
+                print(f'{count} images: timm {theirs.wall:.1f} s, {variant} {ours.wall:.1f} s', file=sys.stderr)
     print(
-        f'torch {torch.__version__}, timm {timm.__version__}, {args.threads} threads, batch {args.batch_size}, '
-        f'{args.rounds} rounds in turn; timm: {args.timm_flags or "defaults"}; ours: {" ".join(args.set) or "defaults"}'
+        f'torch {torch.__version__}, timm {timm.__version__}, {args.threads} threads, {args.rounds} rounds in turn; '
+        f'timm: {args.timm_flags or DEFAULTS}'
     )
-    for model in MODELS:
-        same = 'equal' if theirs[model] == ours[model] else 'DIFFERENT'
-        print(f'  {model:16} top-1 and top-5 of {count}: timm {theirs[model]}, ours {ours[model]}: {same}')
-    print_ratios(runs)
+    for variant in args.ours:
+        print(f'ours: {variant}')
+        print_counts(runs[variant])
+        print_ratios(runs[variant])
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -64,6 +65,10 @@ class EcaLayer(nn.Module):
 
     def gate(self, means: torch.Tensor) -> torch.Tensor:
         """Factors (N, C, 1, 1) in (0, 1) for the channel means (N, C)."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
+            if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+                # A compiler makes a loop of this, but would call the convolution.
+                return _filter_by_taps(means, self.conv.weight).sigmoid()[:, :, None, None]
         return self.conv(means.unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1)
 
     def forward(
@@ -73,11 +78,26 @@ class EcaLayer(nn.Module):
 
         Args:
             x: (N, C, H, W).
-            shortcut: of the same shape; added to the result in the same pass over memory.
+            shortcut: of the same shape, added to the result. On the CPU, while no gradient is recorded, ``x`` is
+                overwritten with the sum, as timm's blocks do with theirs; otherwise one pass over memory does both.
             means: (N, C), the means of ``x`` over height and width where the caller has them already.
         """
         gate = self.gate(x.mean((2, 3)) if means is None else means)
-        return x * gate if shortcut is None else torch.addcmul(shortcut, x, gate)
+        if shortcut is None:
+            return x * gate
+        if isinstance(x, torch.Tensor) and x.is_cpu and not torch.is_grad_enabled():
+            return x.mul_(gate).add_(shortcut)  # new memory costs more than a second pass
+        return torch.addcmul(shortcut, x, gate)
 
     def extra_repr(self) -> str:
         return f'channels={self.channels}'
+
+
+def _filter_by_taps(means: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Correlation of each row of (N, C), padded with zeros, with the k taps of ``weight`` (1, 1, k); (N, C)."""
+    taps, channels = weight.flatten().to(means.dtype), means.shape[1]
+    padded = F.pad(means, (taps.numel() // 2, taps.numel() // 2))
+    filtered = padded[:, :channels] * taps[0]
+    for i in range(1, taps.numel()):
+        filtered = torch.addcmul(filtered, padded[:, i : i + channels], taps[i])
+    return filtered

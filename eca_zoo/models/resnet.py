@@ -48,8 +48,8 @@ class EcaBottleneck(Bottleneck):
     """timm's bottleneck block, whose ECA layer scales and adds the shortcut in one pass over memory.
 
     In evaluation the last convolution and its norm are affine maps of each pixel, and so commute with the mean over the
-    pixels: the gate is computed from the mean of their input, which has a quarter of the channels of their output, and
-    the output is read once less.
+    pixels: where that reads less, the gate is computed from the mean of their input, which has a quarter of the
+    channels of their output, and the output is read once less.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -70,10 +70,11 @@ class EcaBottleneck(Bottleneck):
 def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Tensor | None:
     """Means (N, C') over height and width of ``norm(conv(x))``, from the means of ``x`` (N, C, H, W) alone.
 
-    None where the two are not known to be an affine map of each pixel: a norm that uses the statistics of the batch, or
-    modules that somebody has put in the place of these, or that compute their weight when they are called.
+    None where that reads more than it saves, or the two are not known to be an affine map of each pixel: a norm that
+    uses the statistics of the batch, or modules that somebody has put in the place of these, or that compute their
+    weight when they are called.
     """
-    if type(conv) is not nn.Conv2d or conv._forward_pre_hooks:
+    if type(conv) is not nn.Conv2d or conv._forward_pre_hooks or not _is_larger_than_weight(x):
         return None
     if type(norm) is nn.Identity:  # folded into the convolution
         return F.linear(x.mean((2, 3)), conv.weight.flatten(1), conv.bias)
@@ -82,6 +83,13 @@ def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Ten
     means: Any = F.linear(x.mean((2, 3)), conv.weight.flatten(1), conv.bias)
     bn: Any = norm
     return F.batch_norm(means, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+
+
+def _is_larger_than_weight(x: torch.Tensor) -> bool:
+    """Whether ``x`` (N, C, H, W) is larger than half of the weight (4 C, C), or may be: an export serves all sizes."""
+    if torch.compiler.is_exporting() or not isinstance(x, torch.Tensor):
+        return True
+    return x.shape[0] * x.shape[2] * x.shape[3] > 2 * x.shape[1]
 
 
 def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) -> dict[int, int]:

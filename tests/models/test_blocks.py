@@ -6,6 +6,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from eca_zoo.models import resnet
 from eca_zoo.models.resnet import EcaBasicBlock, EcaBottleneck
 from tests.reference_checkpoints import reference_state_dict
 
@@ -38,12 +39,16 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize('name', RESNETS)
-def test_logits_equal_those_of_the_plain_blocks(name):
+@pytest.mark.parametrize('pooled_before', [True, False])
+def test_logits_equal_those_of_the_plain_blocks(name, pooled_before, monkeypatch):
+    monkeypatch.setattr(resnet, '_is_larger_than_weight', lambda _: pooled_before)
     ours, plain = pair(name)
     assert {type(module) for module in ours.modules()} & {EcaBasicBlock, EcaBottleneck}
     assert not {type(module) for module in plain.modules()} & {EcaBasicBlock, EcaBottleneck}
     with torch.inference_mode():
-        assert relative_error(ours(image()), plain(image())) <= 1e-5
+        expected = plain(image())
+        assert relative_error(ours(image()), expected) <= 1e-5
+    assert relative_error(ours(image()).detach(), expected) <= 1e-5
 
 
 def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -86,8 +91,10 @@ def bottlenecks() -> tuple[nn.Module, nn.Module]:
 
 
 def assert_equal_blocks(ours: nn.Module, plain: nn.Module) -> None:
-    x = torch.randn(2, 256, 9, 7, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ours(x), plain(x), rtol=1e-5, atol=1e-5)
+    x = torch.randn(2, 256, 9, 17, generator=torch.Generator().manual_seed(0))
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            torch.testing.assert_close(ours(x), plain(x), rtol=1e-5, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True))
 
 
@@ -132,3 +139,22 @@ def test_hooks_of_every_module_run_once_in_a_pass():
         ours.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     ours(torch.randn(1, 256, 8, 8))
     assert set(calls.values()) == {1}
+
+
+def test_gate_is_computed_before_the_convolution_where_its_input_is_larger_than_half_of_its_weight(monkeypatch):
+    ours, _ = bottlenecks()
+    pooled: list[bool] = []
+    scale = ours.se.forward
+    monkeypatch.setattr(ours.se, 'forward', lambda x, s, means: pooled.append(means is not None) or scale(x, s, means))
+    for batch, height, width in ((1, 16, 9), (1, 16, 8), (9, 4, 4), (8, 4, 4)):  # the weight is 256 by 64
+        ours(torch.randn(batch, 256, height, width))
+    assert pooled == [True, False, True, False]
+
+
+def test_pass_without_gradients_leaves_the_input_of_a_block_as_it_was():
+    ours, _ = bottlenecks()
+    x = torch.randn(2, 256, 8, 8)
+    before = x.clone()
+    with torch.no_grad():
+        ours(x)
+    assert torch.equal(x, before)

@@ -45,3 +45,32 @@ def test_any_height_width_and_batch_size_and_memory_format_give_the_same_values(
     expected = layer(x)
     torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
     torch.testing.assert_close(torch.cat([layer(image[None]) for image in x]), expected)
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 5, 7, 9])
+def test_compiled_layer_gives_the_same_values_and_gradients(kernel_size):
+    layer = eca_zoo.EcaLayer(12, kernel_size)
+    x = torch.randn(2, 12, 4, 5)
+    results = {}
+    for title, module in (('eager', layer), ('compiled', torch.compile(layer, backend='aot_eager'))):
+        layer.zero_grad()
+        out = module(x)
+        out.square().sum().backward()
+        results[title] = out.detach(), layer.conv.weight.grad.clone()
+    for compiled, eager in zip(results['compiled'], results['eager'], strict=True):
+        torch.testing.assert_close(compiled, eager)
+
+
+def test_compiled_layer_keeps_the_type_under_autocast():
+    layer = torch.compile(eca_zoo.EcaLayer(12, 3), backend='aot_eager')
+    with torch.autocast('cpu', torch.bfloat16):
+        assert layer(torch.randn(2, 12, 4, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_sum_with_a_shortcut_is_the_same_with_and_without_gradients():
+    layer = eca_zoo.EcaLayer(12, 3)
+    x, shortcut = torch.randn(2, 12, 4, 5), torch.randn(2, 12, 4, 5)
+    expected = layer(x) + shortcut
+    torch.testing.assert_close(layer(x, shortcut), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x.clone(), shortcut), expected)
