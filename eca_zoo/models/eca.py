@@ -66,8 +66,8 @@ class EcaLayer(nn.Module):
     def gate(self, means: torch.Tensor) -> torch.Tensor:
         """Factors (N, C, 1, 1) in (0, 1) for the channel means (N, C)."""
         if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
-            if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-                # A compiler makes a loop of this, but would call the convolution.
+            if torch.compiler.is_compiling() and not (torch.compiler.is_exporting() or torch.is_grad_enabled()):
+                # A compiler makes a loop of this, but would call the convolution; its gradients would be many loops.
                 return _filter_by_taps(means, self.conv.weight).sigmoid()[:, :, None, None]
         return self.conv(means.unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1)
 
