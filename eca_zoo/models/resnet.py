@@ -74,7 +74,7 @@ def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Ten
     uses the statistics of the batch, or modules that somebody has put in the place of these, or that compute their
     weight when they are called.
     """
-    if type(conv) is not nn.Conv2d or conv._forward_pre_hooks or not _is_larger_than_weight(x):
+    if type(conv) is not nn.Conv2d or conv._forward_pre_hooks or not _is_cheaper_to_pool(x):
         return None
     if type(norm) is nn.Identity:  # folded into the convolution
         return F.linear(x.mean((2, 3)), conv.weight.flatten(1), conv.bias)
@@ -85,8 +85,8 @@ def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Ten
     return F.batch_norm(means, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
 
 
-def _is_larger_than_weight(x: torch.Tensor) -> bool:
-    """Whether ``x`` (N, C, H, W) is larger than half of the weight (4 C, C), or may be: an export serves all sizes."""
+def _is_cheaper_to_pool(x: torch.Tensor) -> bool:
+    """Whether ``x`` (N, C, H, W) is larger than half of the weight (4 C, C); exports assume it."""
     if torch.compiler.is_exporting() or not isinstance(x, torch.Tensor):
         return True
     return x.shape[0] * x.shape[2] * x.shape[3] > 2 * x.shape[1]

@@ -41,7 +41,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize('name', RESNETS)
 @pytest.mark.parametrize('pooled_before', [True, False])
 def test_logits_equal_those_of_the_plain_blocks(name, pooled_before, monkeypatch):
-    monkeypatch.setattr(resnet, '_is_larger_than_weight', lambda _: pooled_before)
+    monkeypatch.setattr(resnet, '_is_cheaper_to_pool', lambda _: pooled_before)
     ours, plain = pair(name)
     assert {type(module) for module in ours.modules()} & {EcaBasicBlock, EcaBottleneck}
     assert not {type(module) for module in plain.modules()} & {EcaBasicBlock, EcaBottleneck}
