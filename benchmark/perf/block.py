@@ -4,9 +4,13 @@ python benchmark/perf/block.py --batch-size 16 --channels-last --compile --round
 """
 
 import argparse
+import itertools
+import multiprocessing
+import random
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import timm
 import torch
@@ -17,14 +21,13 @@ import eca_zoo  # noqa: F401 (registers the networks)
 Step = Callable[[], None]
 
 
-def networks() -> dict[str, torch.nn.Module]:
-    """The baseline first; the plain network has timm's block, which reads its output once to pool and once to scale."""
-    return {
-        'resnet50': timm.create_model('resnet50'),
-        'eca_resnet50': timm.create_model('eca_resnet50'),
-        'eca_resnet50, plain block': timm.create_model('eca_resnet50', block=Bottleneck),
-        'seresnet50': timm.create_model('seresnet50'),
-    }
+# The baseline first; the plain block is timm's, which reads its output once to pool and once to scale.
+NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
+    'resnet50': lambda: timm.create_model('resnet50'),
+    'eca_resnet50': lambda: timm.create_model('eca_resnet50'),
+    'eca_resnet50, plain block': lambda: timm.create_model('eca_resnet50', block=Bottleneck),
+    'seresnet50': lambda: timm.create_model('seresnet50'),
+}
 
 
 def make_step(network: torch.nn.Module, images: torch.Tensor, train: bool, amp: str | None) -> Step:
@@ -60,6 +63,51 @@ def seconds_of(step: Step, device: torch.device, clock: Callable[[], float]) -> 
     return clock() - start
 
 
+def seconds_of_rounds(args: argparse.Namespace, seed: int) -> dict[str, list[float]]:
+    """Seconds of each network's steps, all networks in turn in each round.
+
+    ``seed`` shuffles the networks and moves them in memory: where the tensors of a network come to lie changes its
+    time by some per cent, the same in each round of a process.
+    """
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device).to(memory_format=layout)
+    steps: dict[str, Step] = {}
+    chance, fillers = random.Random(seed), []
+    for name in chance.sample(list(NETWORKS), len(NETWORKS)):
+        fillers.append(torch.zeros(chance.randrange(1, 200_000)))
+        network = NETWORKS[name]().to(device, memory_format=layout)
+        if args.compile:
+            torch._dynamo.config.recompile_limit = 64  # the networks share one forward
+            network = torch.compile(network)
+        steps[name] = make_step(network, images, args.train, args.amp)
+    seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
+    for number in range(args.rounds + 2):
+        for name, step in steps.items():
+            duration = seconds_of(step, device, time.process_time if args.processor_time else time.perf_counter)
+            if number >= 2:  # the first two warm up
+                seconds[name].append(duration)
+    return seconds
+
+
+def report(of_processes: list[dict[str, list[float]]]) -> None:
+    """Print times, the median of the ratios of all rounds, the median and range of what the processes found."""
+    print(f'{"network":28}{"median ms":>12}{"minimum ms":>12}{"median ratio":>14}{"ratio of minimums":>19}   medians')
+    for name in NETWORKS:
+        own = [seconds[name] for seconds in of_processes]
+        base = [seconds['resnet50'] for seconds in of_processes]
+        ratios = [[b / s for b, s in zip(bs, ss, strict=True)] for bs, ss in zip(base, own, strict=True)]
+        times = list(itertools.chain(*own))
+        minimums = statistics.median(min(b) / min(s) for b, s in zip(base, own, strict=True))
+        medians = [statistics.median(process) for process in ratios]
+        median = statistics.median(itertools.chain(*ratios))
+        print(
+            f'{name:28}{1e3 * statistics.median(times):12.1f}{1e3 * min(times):12.1f}'
+            f'{median:14.3f}{minimums:19.3f}   {min(medians):.3f} to {max(medians):.3f}'
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch-size', '-b', type=int, default=16)
@@ -76,31 +124,14 @@ def main() -> None:
         action='store_true',
         help='of the process instead of wall time: with one thread it bears other work on the machine',
     )
+    parser.add_argument('--processes', type=int, default=1, help='repeat all of it in so many, one after the other')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device).to(memory_format=layout)
-    steps = {}
-    for name, network in networks().items():
-        network = network.to(device, memory_format=layout)
-        if args.compile:
-            torch._dynamo.config.recompile_limit = 64  # the networks share one forward
-            network = torch.compile(network)
-        steps[name] = make_step(network, images, args.train, args.amp)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(args.rounds + 2):
-        for name, step in steps.items():
-            duration = seconds_of(step, device, time.process_time if args.processor_time else time.perf_counter)
-            if number >= 2:  # the first two warm up
-                seconds[name].append(duration)
-    print(f'torch {torch.__version__}, {device}, {args.threads} threads: {vars(args)}')
-    print(f'{"network":28}{"median ms":>12}{"minimum ms":>12}{"median ratio":>14}{"ratio of minimums":>19}')
-    base = seconds['resnet50']
-    for name, own in seconds.items():
-        ratio = statistics.median(b / s for b, s in zip(base, own, strict=True))
-        times = f'{1e3 * statistics.median(own):12.1f}{1e3 * min(own):12.1f}'
-        print(f'{name:28}{times}{ratio:14.3f}{min(base) / min(own):19.3f}')
+    of_processes = []
+    for seed in range(args.processes):  # a fresh one each time, so that memory is laid out anew
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as executor:
+            of_processes.append(executor.submit(seconds_of_rounds, args, seed).result())
+    print(f'torch {torch.__version__}: {vars(args)}')
+    report(of_processes)
 
 
 if __name__ == '__main__':

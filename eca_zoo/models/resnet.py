@@ -86,10 +86,14 @@ def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Ten
 
 
 def _is_cheaper_to_pool(x: torch.Tensor) -> bool:
-    """Whether ``x`` (N, C, H, W) is larger than half of the weight (4 C, C); exports assume it."""
+    """Whether ``x`` (N, C, H, W) is larger than half of the weight (4 C, C), or in eager mode than two times that.
+
+    In eager mode two more calls are made, which cost more than the read of a small output (docs/performance.md).
+    Exports assume a large ``x``.
+    """
     if torch.compiler.is_exporting() or not isinstance(x, torch.Tensor):
         return True
-    return x.shape[0] * x.shape[2] * x.shape[3] > 2 * x.shape[1]
+    return x.shape[0] * x.shape[2] * x.shape[3] > (2 if torch.compiler.is_compiling() else 8) * x.shape[1]
 
 
 def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) -> dict[int, int]:

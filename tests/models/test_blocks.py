@@ -91,7 +91,8 @@ def bottlenecks() -> tuple[nn.Module, nn.Module]:
 
 
 def assert_equal_blocks(ours: nn.Module, plain: nn.Module) -> None:
-    x = torch.randn(2, 256, 9, 17, generator=torch.Generator().manual_seed(0))
+    """On an input that is large enough to be pooled before the convolution."""
+    x = torch.randn(2, 256, 18, 17, generator=torch.Generator().manual_seed(0))
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
             torch.testing.assert_close(ours(x), plain(x), rtol=1e-5, atol=1e-5)
@@ -137,23 +138,28 @@ def test_hooks_of_every_module_run_once_in_a_pass():
     calls = dict.fromkeys((name for name, module in ours.named_modules() if name and not list(module.children())), 0)
     for name in calls:
         ours.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
-    ours(torch.randn(1, 256, 8, 8))
+    ours(torch.randn(1, 256, 24, 24))
     assert set(calls.values()) == {1}
 
 
-def test_gate_is_computed_before_the_convolution_where_its_input_is_larger_than_half_of_its_weight(monkeypatch):
+@pytest.mark.parametrize(('compiled', 'pixels'), [(False, 512), (True, 128)])  # two times and half of 256 * 64 weights
+def test_gate_is_computed_before_the_convolution_where_its_input_is_large_beside_its_weight(
+    compiled, pixels, monkeypatch
+):
     ours, _ = bottlenecks()
     pooled: list[bool] = []
     scale = ours.se.forward
     monkeypatch.setattr(ours.se, 'forward', lambda x, s, means: pooled.append(means is not None) or scale(x, s, means))
-    for batch, height, width in ((1, 16, 9), (1, 16, 8), (9, 4, 4), (8, 4, 4)):  # the weight is 256 by 64
-        ours(torch.randn(batch, 256, height, width))
+    block = torch.compile(ours, backend='eager', dynamic=False) if compiled else ours
+    with torch.no_grad():
+        for shape in ((1, 256, 1, pixels + 1), (1, 256, 1, pixels), (pixels + 1, 256, 1, 1), (pixels, 256, 1, 1)):
+            block(torch.randn(shape))
     assert pooled == [True, False, True, False]
 
 
 def test_pass_without_gradients_leaves_the_input_of_a_block_as_it_was():
     ours, _ = bottlenecks()
-    x = torch.randn(2, 256, 8, 8)
+    x = torch.randn(2, 256, 24, 24)
     before = x.clone()
     with torch.no_grad():
         ours(x)
