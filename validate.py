@@ -2,7 +2,7 @@
 
 import sys
 
-from eca_zoo.cli import main
+from eca_zoo.cli import run_process
 
 if __name__ == '__main__':
-    sys.exit(main(['validate', *sys.argv[1:]]))
+    sys.exit(run_process(['validate', *sys.argv[1:]]))

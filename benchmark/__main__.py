@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from eca_zoo.cli import main
+from eca_zoo.cli import run_process
 
 _SUITE = 'imagenet'
 _RESULTS = Path(__file__).parent / 'results'
@@ -18,4 +18,4 @@ def _arguments(given: list[str]) -> list[str]:
 
 
 if __name__ == '__main__':
-    sys.exit(main(_arguments(sys.argv[1:])))
+    sys.exit(run_process(_arguments(sys.argv[1:])))

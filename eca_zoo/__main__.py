@@ -2,7 +2,7 @@
 
 import sys
 
-from eca_zoo.cli import main
+from eca_zoo.cli import run_process
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_process())

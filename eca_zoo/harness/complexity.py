@@ -77,7 +77,7 @@ def complexity(
     if input_size is not None and min(input_size) < 1:
         raise InputError(f'{name}: an image is at least 1 pixel high and wide, not {input_size}')
     try:
-        with torch.device('meta'):
+        with torch.device('meta'), _NoValues():
             model = create_network(name, input_size[-1] if input_size else None, model_kwargs)
         return count_complexity(model, input_size or default_input_size(model), name)
     except Exception as error:
@@ -149,6 +149,27 @@ def _by_definition(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def _changes_values_alone(func: Any, args: tuple) -> bool:
+    """Whether an operator does nothing on the meta device: one in place, whose only tensor is there.
+
+    Activations and random numbers are such; PyTorch derives the shapes of many of them by decomposition, which is slow.
+    """
+    return (
+        func._schema.name.endswith('_')
+        and torch.Tag.inplace_view not in func.tags
+        and isinstance(args[0], torch.Tensor)
+        and args[0].is_meta
+        and not any(isinstance(arg, torch.Tensor | list) for arg in args[1:])
+    )
+
+
+class _NoValues(TorchDispatchMode):
+    """Leaves out what would fill tensors of the meta device with values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return args[0] if _changes_values_alone(func, args) else func(*args, **(kwargs or {}))
+
+
 class _OperatorCounter(TorchDispatchMode):
     """Counts multiply-adds and output elements of every operator that torch's FLOP counter has a formula for."""
 
@@ -164,6 +185,8 @@ class _OperatorCounter(TorchDispatchMode):
         if operator is _aten.native_batch_norm:
             # Only shapes matter; PyTorch derives them by decomposing the norm, which takes longer than all the rest.
             out = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
+        elif _changes_values_alone(func, args):
+            out = args[0]
         else:
             out = func(*args, **kwargs)
         if operator in flop_registry:

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from eca_zoo.errors import RunError
-from eca_zoo.harness.complexity import complexity, count_complexity
+from eca_zoo.harness.complexity import _NoValues, complexity, count_complexity
 from eca_zoo.resources import data_path
 
 SIX = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
@@ -86,6 +86,14 @@ def test_a_given_model_is_left_as_it_was():
     assert counts.macs > 0
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_values_are_left_out_on_the_meta_device_alone():
+    with torch.device('meta'), _NoValues():
+        assert torch.full((2,), 9.0, device='cpu').sqrt_().tolist() == [3, 3]
+        weight = torch.empty(2, 3)
+        assert weight.normal_() is weight
+        assert weight.t_().shape == (3, 2)
 
 
 def test_a_network_that_cannot_be_built_is_named_with_the_reason():
