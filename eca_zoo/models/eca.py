@@ -44,6 +44,7 @@ class EcaLayer(nn.Module):
         channels: int,
         kernel_size: int | None = None,
         *,
+        inplace: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -52,6 +53,7 @@ class EcaLayer(nn.Module):
         Args:
             channels: number of channels of the input; used by the formula alone.
             kernel_size: taps of the filter, odd; without it the paper's formula applies.
+            inplace: the input may be overwritten, which is done on the CPU while no gradient is recorded.
             device: of the parameter.
             dtype: of the parameter.
 
@@ -61,6 +63,7 @@ class EcaLayer(nn.Module):
         super().__init__()
         k = adaptive_kernel_size(channels) if kernel_size is None else check_kernel_size(kernel_size)
         self.channels = channels
+        self.inplace = inplace
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
 
     def gate(self, means: torch.Tensor) -> torch.Tensor:
@@ -78,19 +81,24 @@ class EcaLayer(nn.Module):
 
         Args:
             x: (N, C, H, W).
-            shortcut: of the same shape, added to the result. On the CPU, while no gradient is recorded, ``x`` is
-                overwritten with the sum, as timm's blocks do with theirs; otherwise one pass over memory does both.
+            shortcut: of the same shape, added to the result. Then ``x`` may be overwritten, as timm's blocks do with
+                theirs; elsewhere one pass over memory does both.
             means: (N, C), the means of ``x`` over height and width where the caller has them already.
         """
         gate = self.gate(x.mean((2, 3)) if means is None else means)
         if shortcut is None:
-            return x * gate
-        if isinstance(x, torch.Tensor) and x.is_cpu and not torch.is_grad_enabled():
-            return x.mul_(gate).add_(shortcut)  # new memory costs more than a second pass
+            return x.mul_(gate) if self.inplace and is_better_overwritten(x) else x * gate
+        if is_better_overwritten(x):
+            return x.mul_(gate).add_(shortcut)
         return torch.addcmul(shortcut, x, gate)
 
     def extra_repr(self) -> str:
-        return f'channels={self.channels}'
+        return f'channels={self.channels}' + (', inplace=True' if self.inplace else '')
+
+
+def is_better_overwritten(x: torch.Tensor) -> bool:
+    """Whether ``x`` is on the CPU and no gradient is recorded: new memory costs more than a second pass there."""
+    return isinstance(x, torch.Tensor) and x.is_cpu and not torch.is_grad_enabled()
 
 
 def _filter_by_taps(means: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,7 @@ def _make_mobilenetv2(
             # The slot of the last norm's activation, which is empty in a linear bottleneck, is where the gate belongs.
             last_norm = block.bn3 if hasattr(block, 'bn3') else block.bn2
             channels = last_norm.num_features
-            last_norm.act = EcaLayer(channels, _kernel_size(kernel_sizes, channels), **placement)
+            last_norm.act = EcaLayer(channels, _kernel_size(kernel_sizes, channels), inplace=True, **placement)
     return model
 
 

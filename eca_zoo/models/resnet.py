@@ -11,7 +11,7 @@ from torch import nn
 
 from eca_zoo.models._build import KernelSizes, build_network
 from eca_zoo.models._cfg import default_cfgs_of
-from eca_zoo.models.eca import EcaLayer, adaptive_kernel_size, check_kernel_size
+from eca_zoo.models.eca import EcaLayer, adaptive_kernel_size, check_kernel_size, is_better_overwritten
 from eca_zoo.weights.manifest import load_manifest
 
 _NETWORK_FIELDS = {'first_conv': 'conv1', 'classifier': 'fc'}
@@ -31,21 +31,25 @@ __all__: list[str] = []  # timm's register_model adds the entry points
 
 
 class EcaBasicBlock(BasicBlock):
-    """timm's basic block, whose ECA layer scales and adds the shortcut in one pass over memory."""
+    """timm's basic block, whose last norm, ECA layer and residual sum take fewer passes over memory."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
         x = self.act1(self.drop_block(self.bn1(self.conv1(x))))
-        x = self.bn2(self.conv2(self.aa(x)))  # type: ignore[misc]
+        x = self.conv2(self.aa(x))  # type: ignore[misc]
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
+        if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
+            if not self.training and _may_be_overwritten(x, self.conv2, self.bn2, self.se):
+                return self.act2(_norm_scale_add_(x, self.bn2, self.se, shortcut))
+        x = self.bn2(x)
         if self.drop_path is not None and self.training:
             return self.act2(self.drop_path(self.se(x)) + shortcut)
         return self.act2(self.se(x, shortcut))
 
 
 class EcaBottleneck(Bottleneck):
-    """timm's bottleneck block, whose ECA layer scales and adds the shortcut in one pass over memory.
+    """timm's bottleneck block, whose last norm, ECA layer and residual sum take fewer passes over memory.
 
     In evaluation the last convolution and its norm are affine maps of each pixel, and so commute with the mean over the
     pixels: where that reads less, the gate is computed from the mean of their input, which has a quarter of the
@@ -59,12 +63,55 @@ class EcaBottleneck(Bottleneck):
         means: torch.Tensor | None = None
         if not torch.jit.is_scripting():
             means = _means_after(x, self.conv3, self.bn3)
-        x = self.bn3(self.conv3(x))
+        x = self.conv3(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if not self.training and _may_be_overwritten(x, self.conv3, self.bn3, self.se):
+                return self.act3(_norm_scale_add_(x, self.bn3, self.se, shortcut, means))
+        x = self.bn3(x)
         if self.drop_path is not None and self.training:
             return self.act3(self.drop_path(self.se(x)) + shortcut)
         return self.act3(self.se(x, shortcut, means))
+
+
+def _may_be_overwritten(x: torch.Tensor, conv: nn.Module, norm: nn.Module, eca: nn.Module) -> bool:
+    """Whether ``_norm_scale_add_`` may take the place of ``norm`` and ``eca`` and write into the output of ``conv``.
+
+    It may in eager evaluation on the CPU, where it saves the memory of the norm's output; not where somebody hooks or
+    has replaced one of the modules, in a graph that others are to optimise, and in half precision, in which a norm
+    computes more exactly than its tensors are.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not is_better_overwritten(x):
+        return False
+    return (
+        _runs_unseen(conv, nn.Conv2d)
+        and _runs_unseen(norm, nn.BatchNorm2d)
+        and _runs_unseen(eca, EcaLayer)
+        and not norm.training
+        and norm.running_var is not None
+        and norm.weight is not None
+        and x.dtype == norm.weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+    )
+
+
+def _runs_unseen(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether ``module`` does what its class does, and no hook of its own would notice that it is not called."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return type(module) is kind and not hooks and 'forward' not in vars(module)
+
+
+def _norm_scale_add_(
+    x: torch.Tensor, norm: Any, eca: EcaLayer, shortcut: torch.Tensor, means: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``eca(norm(x), shortcut, means)`` written into ``x``: norm and gate are one scale and one shift of a channel."""
+    scale = torch.rsqrt(norm.running_var + norm.eps) * norm.weight
+    shift = torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
+    if means is None:
+        means = torch.addcmul(shift, x.mean((2, 3)), scale)
+    gate = eca.gate(means)
+    return x.mul_(gate * scale[:, None, None]).add_(gate * shift[:, None, None]).add_(shortcut)
 
 
 def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Tensor | None:

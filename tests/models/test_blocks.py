@@ -133,13 +133,64 @@ def test_block_is_right_when_the_norm_is_folded_into_the_convolution():
     assert_equal_blocks(ours, plain)
 
 
-def test_hooks_of_every_module_run_once_in_a_pass():
+@pytest.mark.parametrize('gradients_are_recorded', [True, False])
+def test_hooks_of_every_module_run_once_in_a_pass(gradients_are_recorded):
     ours, _ = bottlenecks()
     calls = dict.fromkeys((name for name, module in ours.named_modules() if name and not list(module.children())), 0)
     for name in calls:
         ours.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
-    ours(torch.randn(1, 256, 24, 24))
+    with torch.set_grad_enabled(gradients_are_recorded):
+        ours(torch.randn(1, 256, 24, 24))
     assert set(calls.values()) == {1}
+
+
+def test_output_of_the_last_convolution_that_a_hook_keeps_is_not_overwritten():
+    ours, plain = bottlenecks()
+    kept: list[torch.Tensor] = []
+    for block in (ours, plain):
+        block.conv3.register_forward_hook(lambda *call: kept.append(call[-1]))
+    x = torch.randn(1, 256, 14, 14)
+    with torch.no_grad():
+        ours(x), plain(x)
+    torch.testing.assert_close(*kept)
+
+
+def test_module_whose_forward_was_replaced_is_called():
+    ours, _ = bottlenecks()
+    ours.bn3.forward = torch.zeros_like
+    x = torch.randn(1, 256, 14, 14)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), x.relu())
+
+
+@pytest.mark.parametrize('name', ['eca_resnet18', 'eca_resnet50'])
+def test_stochastic_depth_beside_frozen_norms_works_without_gradients(name):
+    block = timm.create_model(name, drop_path_rate=0.999).layer4[-1].train()
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    x = torch.randn(1, block.conv1.in_channels, 7, 7)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), x.relu())
+
+
+@pytest.mark.parametrize('name', ['eca_resnet18', 'eca_resnet50'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_blocks_in_other_types_equal_the_plain_ones(name, dtype):
+    ours, plain = (network.layer1[1].to(dtype) for network in pair(name))
+    x = torch.randn(2, ours.conv1.in_channels, 18, 17, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.inference_mode():
+        actual, expected = ours(x), plain(x)
+    assert actual.dtype == dtype
+    assert relative_error(actual, expected) <= (1e-2 if dtype == torch.bfloat16 else 1e-12)
+
+
+def test_traced_block_keeps_its_norm_for_others_to_fold():
+    ours, _ = bottlenecks()
+    with torch.no_grad():
+        graph = torch.jit.trace(ours, torch.randn(1, 256, 14, 14)).inlined_graph
+    assert sum(node.kind() == 'aten::batch_norm' for node in graph.nodes()) == 3
 
 
 @pytest.mark.parametrize(('compiled', 'pixels'), [(False, 512), (True, 128)])  # two times and half of 256 * 64 weights

@@ -75,3 +75,17 @@ def test_sum_with_a_shortcut_is_the_same_with_and_without_gradients():
     torch.testing.assert_close(layer(x, shortcut), expected)
     with torch.no_grad():
         torch.testing.assert_close(layer(x.clone(), shortcut), expected)
+
+
+def test_layer_overwrites_its_input_if_it_may_and_no_gradient_is_recorded():
+    torch.manual_seed(0)
+    layer, kept = eca_zoo.EcaLayer(12, 3, inplace=True), eca_zoo.EcaLayer(12, 3)
+    kept.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 12, 4, 5)
+    before, expected = x.clone(), kept(x)
+    torch.testing.assert_close(layer(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(kept(x), expected)
+        assert torch.equal(x, before)
+        assert layer(x) is x
+    torch.testing.assert_close(x, expected.detach())
