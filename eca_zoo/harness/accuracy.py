@@ -17,6 +17,7 @@ from eca_zoo.harness.evaluation import AccuracyResult, EvalSettings, ModelSpec, 
 from eca_zoo.harness.evaluator import Evaluation
 from eca_zoo.harness.images import digest
 from eca_zoo.harness.journal import RunDirectory
+from eca_zoo.harness.memory import freed_memory_kept
 from eca_zoo.harness.passes import RECORD_EVERY
 from eca_zoo.harness.predictions import PredictionStore
 from eca_zoo.harness.signals import StopRequest
@@ -66,7 +67,11 @@ def evaluate(
     run = Evaluation(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
     if predictions is not None:
         run.store = PredictionStore(opened, journal)
-    with numeric_flags(settings.precision), _repeatable(settings), _room_to_compile(settings):
+    with contextlib.ExitStack() as during:
+        during.enter_context(numeric_flags(settings.precision))
+        during.enter_context(_repeatable(settings))
+        during.enter_context(_room_to_compile(settings))
+        during.enter_context(freed_memory_kept(torch.device(settings.device)))
         results = run.evaluate(models)
     if run.store is not None and predictions is not None:
         run.store.write(predictions, titles)
