@@ -109,7 +109,7 @@ def _norm_scale_add_(
     scale = torch.rsqrt(norm.running_var + norm.eps) * norm.weight
     shift = torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
     if means is None:
-        means = torch.addcmul(shift, x.mean((2, 3)), scale)
+        means = torch.addcmul(shift, x.sum((2, 3)), scale, value=1 / (x.shape[2] * x.shape[3]))
     gate = eca.gate(means)
     return x.mul_(gate * scale[:, None, None]).add_(gate * shift[:, None, None]).add_(shortcut)
 
