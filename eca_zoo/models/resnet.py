@@ -82,24 +82,20 @@ def _may_be_overwritten(x: torch.Tensor, conv: nn.Module, norm: nn.Module, eca: 
     has replaced one of the modules, in a graph that others are to optimise, and in half precision, in which a norm
     computes more exactly than its tensors are.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not is_better_overwritten(x):
+    if not is_better_overwritten(x) or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return (
-        _runs_unseen(conv, nn.Conv2d)
-        and _runs_unseen(norm, nn.BatchNorm2d)
-        and _runs_unseen(eca, EcaLayer)
-        and not norm.training
-        and norm.running_var is not None
-        and norm.weight is not None
-        and x.dtype == norm.weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
-    )
+    if not (_runs_unseen(conv, nn.Conv2d) and _runs_unseen(norm, nn.BatchNorm2d) and _runs_unseen(eca, EcaLayer)):
+        return False
+    variance: Any = norm.running_var
+    if norm.training or variance is None or not norm.affine:
+        return False
+    return x.dtype == variance.dtype and x.dtype in (torch.float32, torch.float64)
 
 
 def _runs_unseen(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether ``module`` does what its class does, and no hook of its own would notice that it is not called."""
     hooks = module._forward_hooks or module._forward_pre_hooks
-    return type(module) is kind and not hooks and 'forward' not in vars(module)
+    return type(module) is kind and not hooks and 'forward' not in module.__dict__
 
 
 def _norm_scale_add_(
@@ -121,7 +117,7 @@ def _means_after(x: torch.Tensor, conv: nn.Module, norm: nn.Module) -> torch.Ten
     uses the statistics of the batch, or modules that somebody has put in the place of these, or that compute their
     weight when they are called.
     """
-    if type(conv) is not nn.Conv2d or conv._forward_pre_hooks or not _is_cheaper_to_pool(x):
+    if not _is_cheaper_to_pool(x) or type(conv) is not nn.Conv2d or conv._forward_pre_hooks:
         return None
     if type(norm) is nn.Identity:  # folded into the convolution
         return F.linear(x.mean((2, 3)), conv.weight.flatten(1), conv.bias)
@@ -140,7 +136,8 @@ def _is_cheaper_to_pool(x: torch.Tensor) -> bool:
     """
     if torch.compiler.is_exporting() or not isinstance(x, torch.Tensor):
         return True
-    return x.shape[0] * x.shape[2] * x.shape[3] > (2 if torch.compiler.is_compiling() else 8) * x.shape[1]
+    batch, channels, height, width = x.shape
+    return batch * height * width > (2 if torch.compiler.is_compiling() else 8) * channels
 
 
 def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) -> dict[int, int]:
