@@ -14,7 +14,11 @@ _PACKAGES = (
     'eca-zoo', 'torch', 'torchvision', 'timm', 'numpy', 'pillow', 'pillow-simd', 'safetensors', 'huggingface_hub',
     'onnx', 'onnxruntime', 'openvino', 'triton',
 )  # fmt: skip
-_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'KMP_AFFINITY', 'CUDA_VISIBLE_DEVICES', 'PYTORCH_CUDA_ALLOC_CONF')
+_VARIABLES = (
+    'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'KMP_AFFINITY', 'CUDA_VISIBLE_DEVICES', 'PYTORCH_CUDA_ALLOC_CONF',
+    'GLIBC_TUNABLES', 'MALLOC_ARENA_MAX', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_',
+    'LD_PRELOAD',
+)  # fmt: skip
 
 
 def describe_environment(command_line: Sequence[str]) -> dict[str, Any]:

@@ -36,9 +36,9 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     """Have the C library keep the memory of freed tensors on the CPU for the next ones, instead of the system.
 
     By default glibc returns each tensor of more than 32 MiB to the system, and maps zeroed pages anew for the next
-    one (what it costs: docs/performance/whole_table.md). Afterwards large blocks are returned again, with the largest
-    thresholds that glibc's own adjustment reaches. Nothing is done for other devices or C libraries, or where the
-    environment tunes the allocator.
+    one (what it costs: docs/performance/whole_table.md). Afterwards what is free goes back to the system, and glibc
+    has the largest thresholds that its own adjustment reaches. Nothing is done for other devices or C libraries, or
+    where the environment tunes the allocator.
 
     Args:
         device: that networks will run on.

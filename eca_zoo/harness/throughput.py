@@ -18,7 +18,7 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.harness.devices import numeric_flags, resolve_device, visible_devices
 from eca_zoo.harness.evaluation import ModelSpec
-from eca_zoo.harness.memory import is_out_of_memory, release_memory
+from eca_zoo.harness.memory import freed_memory_kept, is_out_of_memory, release_memory
 from eca_zoo.harness.runners import Runner, Step, ThroughputSettings
 
 # Networks that are resident, and timed in turn, at once.
@@ -213,7 +213,8 @@ def _measure_group(
     group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, meter: _Meter
 ) -> list[ThroughputResult]:
     contestants = [_Contestant(spec) for spec in [*group, *([baseline] if baseline else [])]]
-    with numeric_flags(settings.precision, settings.threads):
+    # Else a figure would depend on what the process has freed before.
+    with numeric_flags(settings.precision, settings.threads), freed_memory_kept(torch.device(settings.device)):
         for contestant in contestants:
             _guarded(contestant, lambda c: _warm_up(c, settings))
             meter.advance(f'warmed up {contestant.spec.title}')
