@@ -16,9 +16,10 @@ _PACKAGES = (
 )  # fmt: skip
 _VARIABLES = (
     'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'KMP_AFFINITY', 'CUDA_VISIBLE_DEVICES', 'PYTORCH_CUDA_ALLOC_CONF',
-    'GLIBC_TUNABLES', 'MALLOC_ARENA_MAX', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_',
-    'LD_PRELOAD',
+    'GLIBC_TUNABLES', 'LD_PRELOAD',
 )  # fmt: skip
+# Of glibc's allocator.
+_PREFIX = 'MALLOC_'
 
 
 def describe_environment(command_line: Sequence[str]) -> dict[str, Any]:
@@ -35,7 +36,9 @@ def describe_environment(command_line: Sequence[str]) -> dict[str, Any]:
         'cpus': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
         'memory_mb': _memory_mb(),
         'threads': {'intra_op': torch.get_num_threads(), 'inter_op': torch.get_num_interop_threads()},
-        'variables': {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        'variables': {
+            name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith(_PREFIX)
+        },
         'flags': _flags(),
         'gpus': _gpus(),
         'cuda': torch.version.cuda,

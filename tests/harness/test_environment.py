@@ -22,6 +22,8 @@ def test_versions_processor_threads_and_flags_are_described():
 
 def test_variables_that_move_a_figure_are_listed(monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    monkeypatch.setenv('MALLOC_TOP_PAD_', '4096')
     monkeypatch.setenv('SECRET', 'no')
+    assert describe_environment([])['variables']['MALLOC_TOP_PAD_'] == '4096'
     assert describe_environment([])['variables']['OMP_NUM_THREADS'] == '3'
     assert 'SECRET' not in str(describe_environment([]))
