@@ -33,6 +33,40 @@ def check_kernel_size(kernel_size: int) -> int:
     return kernel_size
 
 
+class EcaConv1d(nn.Conv1d):
+    """``nn.Conv1d`` of one channel over the channel means; a compiler without gradients gets it as a sum of products.
+
+    A compiler makes one loop of the sum, mean, gate and scale around it, where it would call the convolution. The sum
+    is used for what it covers: stride 1, zero padding to the same length, no bias.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Filter (N, 1, C) along its last dimension; the same shape for odd kernels."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
+            if _is_compiled_without_gradients() and self._keeps_length_without_bias():
+                return _sum_of_shifted_products(input, self.weight)
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _keeps_length_without_bias(self) -> bool:
+        plain = self.stride == (1,) and self.dilation == (1,) and self.groups == self.in_channels == 1
+        same_length = self.kernel_size[0] % 2 == 1 and self.padding == (self.kernel_size[0] // 2,)
+        return plain and same_length and self.out_channels == 1 and self.padding_mode == 'zeros' and self.bias is None
+
+
+def _is_compiled_without_gradients() -> bool:
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting() and not torch.is_grad_enabled()
+
+
+def _sum_of_shifted_products(means: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Correlation along the last dimension of (N, 1, C), padded with zeros, with the k taps of ``weight`` (1, 1, k)."""
+    taps, channels = weight.flatten(), means.shape[-1]
+    padded = F.pad(means, (taps.numel() // 2, taps.numel() // 2))
+    filtered = padded[..., :channels] * taps[0]
+    for i in range(1, taps.numel()):
+        filtered = torch.addcmul(filtered, padded[..., i : i + channels], taps[i])
+    return filtered
+
+
 class EcaLayer(nn.Module):
     """Efficient channel attention: scales each channel by sigmoid(conv1d(mean over height and width)).
 
@@ -44,7 +78,6 @@ class EcaLayer(nn.Module):
         channels: int,
         kernel_size: int | None = None,
         *,
-        inplace: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -53,7 +86,6 @@ class EcaLayer(nn.Module):
         Args:
             channels: number of channels of the input; used by the formula alone.
             kernel_size: taps of the filter, odd; without it the paper's formula applies.
-            inplace: the input may be overwritten, which is done on the CPU while no gradient is recorded.
             device: of the parameter.
             dtype: of the parameter.
 
@@ -63,49 +95,12 @@ class EcaLayer(nn.Module):
         super().__init__()
         k = adaptive_kernel_size(channels) if kernel_size is None else check_kernel_size(kernel_size)
         self.channels = channels
-        self.inplace = inplace
-        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
+        self.conv = EcaConv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
 
-    def gate(self, means: torch.Tensor) -> torch.Tensor:
-        """Factors (N, C, 1, 1) in (0, 1) for the channel means (N, C)."""
-        if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
-            if torch.compiler.is_compiling() and not (torch.compiler.is_exporting() or torch.is_grad_enabled()):
-                # A compiler makes a loop of this, but would call the convolution; its gradients would be many loops.
-                return _filter_by_taps(means, self.conv.weight).sigmoid()[:, :, None, None]
-        return self.conv(means.unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1)
-
-    def forward(
-        self, x: torch.Tensor, shortcut: torch.Tensor | None = None, means: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Scale the channels of ``x``.
-
-        Args:
-            x: (N, C, H, W).
-            shortcut: of the same shape, added to the result. Then ``x`` may be overwritten, as timm's blocks do with
-                theirs; elsewhere one pass over memory does both.
-            means: (N, C), the means of ``x`` over height and width where the caller has them already.
-        """
-        gate = self.gate(x.mean((2, 3)) if means is None else means)
-        if shortcut is None:
-            return x.mul_(gate) if self.inplace and is_better_overwritten(x) else x * gate
-        if is_better_overwritten(x):
-            return x.mul_(gate).add_(shortcut)
-        return torch.addcmul(shortcut, x, gate)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale the channels of ``x`` (N, C, H, W); the result is a new tensor of the same shape."""
+        gate = self.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid()  # (N, 1, C)
+        return x * gate.transpose(1, 2).unsqueeze(-1)
 
     def extra_repr(self) -> str:
-        return f'channels={self.channels}' + (', inplace=True' if self.inplace else '')
-
-
-def is_better_overwritten(x: torch.Tensor) -> bool:
-    """Whether ``x`` is on the CPU and no gradient is recorded: new memory costs more than a second pass there."""
-    return isinstance(x, torch.Tensor) and x.is_cpu and not torch.is_grad_enabled()
-
-
-def _filter_by_taps(means: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Correlation of each row of (N, C), padded with zeros, with the k taps of ``weight`` (1, 1, k); (N, C)."""
-    taps, channels = weight.flatten().to(means.dtype), means.shape[1]
-    padded = F.pad(means, (taps.numel() // 2, taps.numel() // 2))
-    filtered = padded[:, :channels] * taps[0]
-    for i in range(1, taps.numel()):
-        filtered = torch.addcmul(filtered, padded[:, i : i + channels], taps[i])
-    return filtered
+        return f'channels={self.channels}'

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+from timm.layers import create_attn
 from timm.models import EfficientNet, EfficientNetFeatures, register_model
 from timm.models._builder import pretrained_cfg_for_features
 from timm.models._efficientnet_builder import decode_arch_def, efficientnet_init_weights
@@ -51,16 +52,23 @@ def _kernel_size(kernel_sizes: KernelSizes, channels: int) -> int | None:
 
 
 def _make_mobilenetv2(
-    network: type[EfficientNet] | type[EfficientNetFeatures], *, kernel_sizes: KernelSizes, **kwargs: Any
+    network: type[EfficientNet] | type[EfficientNetFeatures],
+    *,
+    kernel_sizes: KernelSizes,
+    attn_layer: Any = EcaLayer,
+    **kwargs: Any,
 ) -> nn.Module:
-    model: Any = network(block_args=decode_arch_def(_STAGES), act_layer=kwargs.pop('act_layer', nn.ReLU6), **kwargs)
-    placement = {'device': kwargs.get('device'), 'dtype': kwargs.get('dtype')}
+    arguments = {'block_args': decode_arch_def(_STAGES), 'act_layer': nn.ReLU6, **kwargs}
+    model: Any = network(**arguments)
+    placement: dict[str, Any] = {'device': kwargs.get('device'), 'dtype': kwargs.get('dtype')}
     for stage in model.blocks:
         for block in stage:
             # The slot of the last norm's activation, which is empty in a linear bottleneck, is where the gate belongs.
             last_norm = block.bn3 if hasattr(block, 'bn3') else block.bn2
             channels = last_norm.num_features
-            last_norm.act = EcaLayer(channels, _kernel_size(kernel_sizes, channels), inplace=True, **placement)
+            if attn_layer is EcaLayer:
+                placement['kernel_size'] = _kernel_size(kernel_sizes, channels)
+            last_norm.act = create_attn(attn_layer, channels, **placement) or nn.Identity()
     return model
 
 

@@ -68,24 +68,10 @@ def test_compiled_layer_keeps_the_type_under_autocast():
         assert layer(torch.randn(2, 12, 4, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_sum_with_a_shortcut_is_the_same_with_and_without_gradients():
+def test_layer_leaves_its_input_as_it_was():
     layer = eca_zoo.EcaLayer(12, 3)
-    x, shortcut = torch.randn(2, 12, 4, 5), torch.randn(2, 12, 4, 5)
-    expected = layer(x) + shortcut
-    torch.testing.assert_close(layer(x, shortcut), expected)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x.clone(), shortcut), expected)
-
-
-def test_layer_overwrites_its_input_if_it_may_and_no_gradient_is_recorded():
-    torch.manual_seed(0)
-    layer, kept = eca_zoo.EcaLayer(12, 3, inplace=True), eca_zoo.EcaLayer(12, 3)
-    kept.load_state_dict(layer.state_dict())
     x = torch.randn(2, 12, 4, 5)
-    before, expected = x.clone(), kept(x)
-    torch.testing.assert_close(layer(x), expected)
+    before = x.clone()
     with torch.no_grad():
-        torch.testing.assert_close(kept(x), expected)
-        assert torch.equal(x, before)
-        assert layer(x) is x
-    torch.testing.assert_close(x, expected.detach())
+        layer(x)
+    assert torch.equal(x, before)
