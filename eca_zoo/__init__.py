@@ -5,9 +5,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eca_zoo.models import EcaLayer
+    from eca_zoo.models import EcaLayer, optimize_for_inference
 
-__all__ = ['EcaLayer']
+__all__ = ['EcaLayer', 'optimize_for_inference']
 
 
 def _is_command() -> bool:
