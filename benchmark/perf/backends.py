@@ -12,10 +12,10 @@ import importlib.util
 import torch
 from timm.models.resnet import Bottleneck
 
-from eca_zoo.harness.environment import processor_name
-from eca_zoo.harness.evaluation import ModelSpec
-from eca_zoo.harness.runners import ThroughputSettings
-from eca_zoo.harness.throughput import measure_throughput
+from eca_zoo.harness.machine.environment import processor_name
+from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.speed.rounds import measure_throughput
+from eca_zoo.harness.speed.settings import ThroughputSettings
 
 BASELINE = ModelSpec('resnet50')
 NETWORKS = (

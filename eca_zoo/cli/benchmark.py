@@ -86,10 +86,12 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     import json
 
-    from eca_zoo.harness.benchmarks import Benchmark
-    from eca_zoo.harness.evaluation import ModelSpec
-    from eca_zoo.harness.names import expand_model_names, expand_one, read_names
-    from eca_zoo.harness.table import FVCORE, to_csv, to_text, write_text
+    from eca_zoo.harness.networks.model_names import expand_model_names, expand_one, read_names
+    from eca_zoo.harness.networks.spec import ModelSpec
+    from eca_zoo.harness.table.columns import FVCORE
+    from eca_zoo.harness.table.files import to_csv, write_text
+    from eca_zoo.harness.table.measurements import Measurements
+    from eca_zoo.harness.table.text import to_text
 
     names = expand_model_names([*args.model, *(read_names(args.model_list) if args.model_list else [])])
     model_kwargs = parse_model_kwargs(args.model_kwargs)
@@ -97,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     specs = [ModelSpec(name, num_classes=args.num_classes, model_kwargs=model_kwargs) for name in names]
     if baseline is not None:
         specs = [baseline if spec.name == baseline.name else spec for spec in specs]
-    benchmark = Benchmark(specs, throughput_settings(args), args.bench, baseline)
+    benchmark = Measurements(specs, throughput_settings(args), args.bench, baseline)
 
     def save() -> list[dict[str, Any]]:
         rows = benchmark.rows()
@@ -125,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def throughput_settings(args: argparse.Namespace) -> list[Any]:
     """One ``ThroughputSettings`` for each backend and precision."""
-    from eca_zoo.harness.runners import ThroughputSettings
+    from eca_zoo.harness.speed.settings import ThroughputSettings
 
     return [
         ThroughputSettings(

@@ -38,9 +38,9 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.cli.benchmark import PartBars
-    from eca_zoo.harness.distributed import agreed, process_group
     from eca_zoo.harness.leaderboard import run_leaderboard
-    from eca_zoo.harness.signals import stop_on_signals
+    from eca_zoo.harness.machine.processes import agreed, process_group
+    from eca_zoo.harness.resume.signals import stop_on_signals
     from eca_zoo.harness.suites import read_suite
 
     with stop_on_signals() as stop, process_group() as processes, PartBars() as bars:
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
 def _print(leaderboard: 'Leaderboard', tolerance: float | None) -> int:
     """Print the table and what belongs to it; returns the exit code."""
     from eca_zoo.harness.leaderboard import check_reported
-    from eca_zoo.harness.table import to_text
+    from eca_zoo.harness.table.text import to_text
 
     print(to_text(leaderboard.rows))
     for note in leaderboard.notes:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 from eca_zoo.cli.validate_report import exit_code, report
 
 if TYPE_CHECKING:
-    from eca_zoo.harness.accuracy import DataSpec, EvalSettings, ModelSpec, Progress
+    from eca_zoo.harness.accuracy.results import Progress
+    from eca_zoo.harness.accuracy.settings import EvalSettings
+    from eca_zoo.harness.data.datasets import DataSpec
+    from eca_zoo.harness.networks.spec import ModelSpec
 
 _NO_COUNTERPART = {
     '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
@@ -175,9 +178,9 @@ def _add_output(group: Any) -> None:
 
 def _run_validate(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
-    from eca_zoo.harness.accuracy import evaluate
-    from eca_zoo.harness.distributed import agreed, process_group
-    from eca_zoo.harness.signals import stop_on_signals
+    from eca_zoo.harness.accuracy.evaluation import evaluate
+    from eca_zoo.harness.machine.processes import agreed, process_group
+    from eca_zoo.harness.resume.signals import stop_on_signals
 
     if args.no_counterpart is not None:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
@@ -214,7 +217,7 @@ def _run_directory(args: argparse.Namespace, rank: int) -> Any:
     import contextlib
 
     from eca_zoo.errors import InputError
-    from eca_zoo.harness.journal import RunDirectory
+    from eca_zoo.harness.resume.journal import RunDirectory
 
     if args.run_dir is None:
         if args.restart:
@@ -225,9 +228,9 @@ def _run_directory(args: argparse.Namespace, rank: int) -> Any:
 
 def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
     from eca_zoo.errors import InputError
-    from eca_zoo.harness.accuracy import ModelSpec
-    from eca_zoo.harness.checkpoints import checkpoint_files
-    from eca_zoo.harness.names import expand_model_names
+    from eca_zoo.harness.networks.model_names import expand_model_names
+    from eca_zoo.harness.networks.spec import ModelSpec
+    from eca_zoo.harness.networks.user_checkpoint import checkpoint_files
 
     names = expand_model_names(args.model)
     files: Sequence[Path | None] = [None]
@@ -250,7 +253,7 @@ def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
 
 
 def _data_spec(args: argparse.Namespace) -> 'DataSpec':
-    from eca_zoo.harness.accuracy import DataSpec
+    from eca_zoo.harness.data.datasets import DataSpec
 
     return DataSpec(
         root=args.data_dir or args.data,
@@ -271,7 +274,7 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
 
 
 def _settings(args: argparse.Namespace) -> 'EvalSettings':
-    from eca_zoo.harness.accuracy import EvalSettings
+    from eca_zoo.harness.accuracy.settings import EvalSettings
 
     return EvalSettings(
         batch_size=args.batch_size,

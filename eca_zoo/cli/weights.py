@@ -195,7 +195,7 @@ def _run_list(args: argparse.Namespace) -> int:
 
 def _list_rows(pattern: str) -> list[dict[str, Any]]:
     """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
-    from eca_zoo.harness.complexity import complexity
+    from eca_zoo.harness.networks.complexity import complexity
     from eca_zoo.weights.manifest import load_manifest
     from eca_zoo.weights.names import expand_checkpoint_names
     from eca_zoo.weights.store import local_paths
@@ -267,7 +267,7 @@ def _run_publish(args: argparse.Namespace) -> int:
 
 def _measured_figures(name: str, results: Path | None) -> dict[str, str]:
     """Figures for the model card: complexity, which is counted now, and accuracy from a ``leaderboard.csv``."""
-    from eca_zoo.harness.complexity import complexity
+    from eca_zoo.harness.networks.complexity import complexity
 
     counts = complexity(name)
     side = 'x'.join(map(str, counts.input_size[1:]))

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.accuracy import Progress, evaluate
-from eca_zoo.harness.benchmarks import Benchmark
-from eca_zoo.harness.data import DataSpec, open_data
-from eca_zoo.harness.distributed import Processes, agreed
-from eca_zoo.harness.environment import describe_environment
-from eca_zoo.harness.evaluation import AccuracyResult, ModelSpec
-from eca_zoo.harness.journal import RunDirectory
-from eca_zoo.harness.rows import accuracy_cells, entry_of, reported_cells
-from eca_zoo.harness.runners import ThroughputSettings, network_arguments
-from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.accuracy.evaluation import evaluate
+from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
+from eca_zoo.harness.data.datasets import DataSpec, open_data
+from eca_zoo.harness.machine.environment import describe_environment
+from eca_zoo.harness.machine.processes import Processes, agreed
+from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
+from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.speed.results import ThroughputResult
+from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suites import Suite
-from eca_zoo.harness.table import to_csv, to_timm_files, write_text
-from eca_zoo.harness.throughput import ThroughputResult
+from eca_zoo.harness.table.files import to_csv, write_text
+from eca_zoo.harness.table.measurements import Measurements
+from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
+from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import Manifest, load_manifest
 
 TABLE_FILE = 'leaderboard.csv'
@@ -83,7 +85,7 @@ def run_leaderboard(
     """
     stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
     data, benchmark = agreed(lambda: _checked(suite, out, data_dir))
-    with RunDirectory(out, _identity(suite), restart, processes.rank) as journal:
+    with RunDirectory(out, _run_identity(suite), restart, processes.rank) as journal:
         accuracies: list[AccuracyResult] = []
         if data is not None:
 
@@ -98,21 +100,21 @@ def run_leaderboard(
         return run.measure(command_line, report, stop)
 
 
-def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Benchmark]:
+def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Measurements]:
     """Data and benchmark of a suite; wrong input is found here, before the run directory is touched."""
     if out.exists() and not out.is_dir():
         raise InputError(f'{out}: is a file; name a folder with --out')
     return _opened(suite, data_dir), _benchmark(suite)
 
 
-def _benchmark(suite: Suite) -> Benchmark:
+def _benchmark(suite: Suite) -> Measurements:
     baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
     if not suite.throughput:
-        return Benchmark(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
-    return Benchmark(list(suite.models), list(suite.throughput), suite.bench, baseline)
+        return Measurements(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
+    return Measurements(list(suite.models), list(suite.throughput), suite.bench, baseline)
 
 
-def _identity(suite: Suite) -> dict[str, Any]:
+def _run_identity(suite: Suite) -> dict[str, Any]:
     """Settings that move a figure; networks can be added to a run, and data and weights are fixed by ``evaluate``."""
     default = ThroughputSettings()
     throughput = {
@@ -134,7 +136,7 @@ class _Run:
 
     suite: Suite
     data: DataSpec | None
-    benchmark: Benchmark
+    benchmark: Measurements
     journal: RunDirectory
     accuracies: list[AccuracyResult]
     timm_format: bool
@@ -191,9 +193,9 @@ class _Run:
 
     def _count(self, report: Report, stop: StopRequest) -> None:
         """Count the complexity of the networks that the journal does not hold."""
-        identity = self._shared_cells()
+        shared = self._shared_cells()
         total = len(self.benchmark.specs)
-        for done, (title, img_size) in enumerate(self.benchmark.count_complexities(identity)):
+        for done, (title, img_size) in enumerate(self.benchmark.count_complexities(shared)):
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
             cells = self.benchmark.complexities[title, img_size]

@@ -8,10 +8,11 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data import DataSpec
-from eca_zoo.harness.evaluation import EvalSettings, ModelSpec
-from eca_zoo.harness.names import expand_model_names, expand_one
-from eca_zoo.harness.runners import ThroughputSettings
+from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.data.datasets import DataSpec
+from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
+from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.resources import data_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
 

@@ -15,11 +15,12 @@ from sklearn.datasets import load_digits
 
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
-from eca_zoo.harness import benchmarks, leaderboard
+from eca_zoo.harness import leaderboard
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
-from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
-from eca_zoo.harness.table import BY_NAME
+from eca_zoo.harness.table import measurements as benchmarks
+from eca_zoo.harness.table.columns import BY_NAME
 
 IMAGES = 60
 SUITE = """
@@ -100,8 +101,8 @@ def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
         raise AssertionError('it was measured again')
 
     monkeypatch.setattr(benchmarks, 'complexity_cells', measure)
-    monkeypatch.setattr('eca_zoo.harness.throughput._measure_group', measure)
-    monkeypatch.setattr('eca_zoo.harness.evaluator.load_network', measure)
+    monkeypatch.setattr('eca_zoo.harness.speed.rounds._measure_group', measure)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.run.load_network', measure)
     run_leaderboard(suite(), tmp_path, digits)
     assert (tmp_path / 'leaderboard.csv').read_bytes() == before
 
@@ -118,7 +119,7 @@ def test_a_network_can_be_added_to_a_finished_run(digits, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from eca_zoo.harness.journal import RunDirectory
+from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.cli import main
 
 left = [int(sys.argv[1])]
@@ -205,7 +206,7 @@ def test_other_data_is_refused_and_restart_begins_anew(digits, tmp_path):
 
 def test_another_machine_is_refused(digits, tmp_path, monkeypatch):
     run_leaderboard(suite(), tmp_path, digits)
-    monkeypatch.setattr('eca_zoo.harness.environment.processor_name', lambda: 'Abacus 3000')
+    monkeypatch.setattr('eca_zoo.harness.machine.environment.processor_name', lambda: 'Abacus 3000')
     with pytest.raises(InputError, match='not "Abacus 3000"'):
         run_leaderboard(suite(), tmp_path, digits)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.runners import ThroughputSettings
+from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suites import packaged_suites, parse_suite, read_suite
 
 SIX = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2']
