@@ -5,7 +5,10 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _EPILOG = """\
 Flags have the names of timm's benchmark.py. Without a counterpart: --opt and what belongs to it (training steps use
@@ -84,12 +87,9 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import json
-
     from eca_zoo.harness.networks.model_names import expand_model_names, expand_one, read_names
     from eca_zoo.harness.networks.spec import ModelSpec
-    from eca_zoo.harness.table.columns import FVCORE
-    from eca_zoo.harness.table.files import to_csv, write_text
+    from eca_zoo.harness.table.files import to_csv, to_json, write_text
     from eca_zoo.harness.table.measurements import Measurements
     from eca_zoo.harness.table.text import to_text
 
@@ -99,30 +99,25 @@ def _run(args: argparse.Namespace) -> int:
     specs = [ModelSpec(name, num_classes=args.num_classes, model_kwargs=model_kwargs) for name in names]
     if baseline is not None:
         specs = [baseline if spec.name == baseline.name else spec for spec in specs]
-    benchmark = Measurements(specs, throughput_settings(args), args.bench, baseline)
+    measurements = Measurements(specs, throughput_settings(args), args.bench, baseline)
 
-    def save() -> list[dict[str, Any]]:
-        rows = benchmark.rows()
+    def save() -> 'pd.DataFrame':
+        table = measurements.table()
         if args.results_file:
-            if args.results_format == 'json':
-                public = [{key: value for key, value in row.items() if key != FVCORE} for row in rows]
-                text = json.dumps(public, indent=2) + '\n'
-            else:
-                text = to_csv(rows)
-            write_text(args.results_file, text)
-        return rows
+            write_text(args.results_file, to_json(table) if args.results_format == 'json' else to_csv(table))
+        return table
 
-    rows = save()
+    table = save()
     with PartBars() as bars:
-        for _ in benchmark.run(functools.partial(bars.show, 'throughput')):
-            rows = save()
-    print(to_text(rows))
-    failed = [row for row in rows if row['error']]
+        for _ in measurements.run(functools.partial(bars.show, 'throughput')):
+            table = save()
+    print(to_text(table))
     if args.results_file:
         print(f'The table is in {args.results_file}', flush=True)
-    for row in failed:
-        print(f'eca-zoo benchmark: failed: {row["model"]}: {row["error"]}', file=sys.stderr)
-    return 1 if failed else 0
+    failed = table.dropna(subset='error')
+    for model, error in failed[['model', 'error']].itertuples(index=False):
+        print(f'eca-zoo benchmark: failed: {model}: {error}', file=sys.stderr)
+    return 0 if failed.empty else 1
 
 
 def throughput_settings(args: argparse.Namespace) -> list[Any]:

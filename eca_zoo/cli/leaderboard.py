@@ -66,13 +66,13 @@ def _print(leaderboard: 'Leaderboard', tolerance: float | None) -> int:
     from eca_zoo.harness.leaderboard import check_reported
     from eca_zoo.harness.table.text import to_text
 
-    print(to_text(leaderboard.rows))
+    print(to_text(leaderboard.table))
     for note in leaderboard.notes:
         print(note)
     print(f'written: {", ".join(map(str, leaderboard.files))}', flush=True)
     for error in leaderboard.errors:
         print(f'eca-zoo leaderboard: failed: {error}', file=sys.stderr)
-    deviations = [] if tolerance is None else check_reported(leaderboard.rows, tolerance)
+    deviations = [] if tolerance is None else check_reported(leaderboard.table, tolerance)
     for deviation in deviations:
         print(f'eca-zoo leaderboard: check: {deviation}', file=sys.stderr)
     return 1 if leaderboard.errors or deviations else 0

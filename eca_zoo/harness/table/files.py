@@ -1,31 +1,39 @@
-"""The table as a CSV file, and files that are complete or as they were before."""
+"""The table as text for a CSV or JSON file, and files that are complete or as they were before."""
 
-import csv
-import io
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.table.columns import BY_NAME, FVCORE, Row, format_cell
+from eca_zoo.harness.table.columns import format_cell
+from eca_zoo.harness.table.frames import NAMES
 from eca_zoo.weights.files import move_into_place, storage_error, temporary_beside
 
 
-def to_csv(rows: Iterable[Row], columns: Sequence[str] = tuple(BY_NAME)) -> str:
-    """The table as CSV text; a value that is None or absent is an empty cell.
+def to_csv(frame: pd.DataFrame, columns: Sequence[str] = NAMES) -> str:
+    """The table as CSV text with the digits of its columns; what is NA is an empty cell."""
+    return formatted(frame, columns).to_csv(index=False, lineterminator='\n')
 
-    Raises:
-        KeyError: a row has a value that no column is for.
-    """
-    rows = list(rows)
-    for row in rows:
-        for name in row.keys() - BY_NAME.keys() - {FVCORE}:
-            raise KeyError(f'no column {name!r}')
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(columns)
-    writer.writerows([format_cell(name, row.get(name)) for name in columns] for row in rows)
-    return text.getvalue()
+
+def formatted(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The cells of ``columns`` as they are written."""
+    return pd.DataFrame({name: [format_cell(name, value) for value in values_of(frame, name)] for name in columns})
+
+
+def values_of(frame: pd.DataFrame, name: str) -> list[Any]:
+    """The values of a column as Python's, None where there is none."""
+    return frame[name].astype(object).where(frame[name].notna(), None).tolist()
+
+
+def to_json(frame: pd.DataFrame) -> str:
+    """The table as JSON text: a list of rows with full digits; what is NA is null."""
+    columns = {name: values_of(frame, name) for name in NAMES}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return json.dumps(rows, indent=2) + '\n'
 
 
 def write_text(path: Path, text: str) -> None:

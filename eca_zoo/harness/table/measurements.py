@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.networks.complexity import complexity
 from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.table.rows import Measured, complexity_cells, complexity_size, reported_cells, throughput_rows
+from eca_zoo.harness.table.columns import cells_of
+from eca_zoo.harness.table.rows import Measured, complexity_size, join_measurements, reported_cells
 from eca_zoo.weights.manifest import load_manifest
 
 MODES = {'inference': (False,), 'train': (True,), 'both': (False, True), 'profile': ()}
@@ -90,13 +93,13 @@ class Measurements:
             arguments = network_arguments(spec)
             size = (arguments.get('in_chans', 3), img_size, img_size) if img_size is not None else None
             try:
-                self.complexities[key] = complexity_cells(complexity(spec.name, size, arguments))
+                self.complexities[key] = cells_of('complexity', complexity(spec.name, size, arguments))
             except RunError as error:
                 self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
         return self.complexities[key]
 
-    def rows(self, shared_cells: dict[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        """The table's rows as far as they are known.
+    def table(self, shared_cells: dict[str, dict[str, Any]] | None = None) -> pd.DataFrame:
+        """The table as far as it is known.
 
         Args:
             shared_cells: cells that all rows of a network share; by default what its authors report.
@@ -105,7 +108,7 @@ class Measurements:
         if shared_cells is None:
             manifest = load_manifest()
             shared_cells = {name: reported_cells(name, manifest) for name in names}
-        return throughput_rows(names, self.measured, self.complexity_of, shared_cells)
+        return join_measurements(names, self.measured, self.complexity_of, shared_cells)
 
 
 def _own_img_size(spec: ModelSpec) -> int | None:

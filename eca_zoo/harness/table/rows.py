@@ -1,14 +1,17 @@
 """Rows of the results table, put together from what was measured."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from eca_zoo.harness.accuracy.results import AccuracyResult
-from eca_zoo.harness.networks.complexity import Complexity
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.table.columns import FVCORE
+from eca_zoo.harness.table.columns import cells_of
+from eca_zoo.harness.table.frames import to_frame
 from eca_zoo.weights.manifest import Entry, Manifest
 
 
@@ -22,60 +25,15 @@ class Measured:
 
 def accuracy_cells(result: AccuracyResult) -> dict[str, Any]:
     """The cells that hold an accuracy, or why there is none."""
-    if result.error is not None:
-        return {'error': result.error}
-    names = ('weights_sha256', 'dataset', 'num_images', 'top1', 'top1_err', 'top5', 'top5_err', 'top1_ci95')
-    return {name: getattr(result, name) for name in (*names, 'img_size', 'crop_pct', 'interpolation')}
-
-
-def complexity_cells(counts: Complexity) -> dict[str, Any]:
-    """The cells that hold the complexity."""
-    return {
-        'infer_img_size': counts.input_size[-1],
-        'param_count': counts.params / 1e6,
-        'params': counts.params,
-        'infer_gmacs': counts.macs / 1e9,
-        FVCORE: counts.macs_fvcore / 1e9,
-        'infer_macts': counts.activations / 1e6,
-        'params_paper': counts.params_paper,
-        'gflops_paper': counts.gflops_paper,
-    }
-
-
-def settings_cells(settings: ThroughputSettings) -> dict[str, Any]:
-    """The cells that say how a throughput was measured."""
-    foreign = settings.backend != 'torch'
-    return {
-        'device': settings.device,
-        'precision': settings.precision,
-        'memory_format': 'channels_last' if settings.channels_last else 'contiguous',
-        'compile': None if foreign else settings.compile or 'none',
-        'backend': settings.backend,
-        'fused': 'yes' if settings.fuse else 'no',
-    }
+    return {'error': result.error} if result.error is not None else cells_of('accuracy', result)
 
 
 def throughput_cells(result: ThroughputResult) -> dict[str, Any]:
-    """The cells that hold a throughput, of inference or of training steps."""
-    cells = settings_cells(result.settings)
+    """The cells that hold a throughput, of inference or of training steps, and how it was measured."""
+    cells = cells_of('setting', result.settings)
     if result.error is not None:
         return {**cells, 'error': result.error}
-    mode = 'train' if result.settings.train else 'infer'
-    cells |= {
-        f'{mode}_samples_per_sec': result.samples_per_sec,
-        f'{mode}_step_time': result.step_time_ms,
-        f'{mode}_batch_size': result.batch_size,
-        f'{mode}_img_size': result.img_size,
-    }
-    if result.settings.train:
-        return {**cells, 'train_relative_throughput': result.relative}
-    return {
-        **cells,
-        'infer_step_time_p95': result.step_time_p95_ms,
-        'infer_spread': result.spread_percent,
-        'relative_throughput': result.relative,
-        'peak_memory_mb': result.peak_memory_mb,
-    }
+    return cells | cells_of('train' if result.settings.train else 'infer', result)
 
 
 def reported_cells(
@@ -113,13 +71,13 @@ def complexity_size(settings: ThroughputSettings, shared_cells: Mapping[str, Any
     return shared_cells.get('img_size') if settings.img_size is None else settings.img_size
 
 
-def throughput_rows(
+def join_measurements(
     names: Sequence[str],
     measured: Iterable[tuple[ThroughputSettings, Measured]],
     complexity_of: Callable[[str, int | None], Mapping[str, Any]],
     shared_cells: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """One row a network and setting, in the order of ``names``; one a network if nothing was timed.
+) -> pd.DataFrame:
+    """The table: one row a network and setting, in the order of ``names``; one a network if nothing was timed.
 
     Args:
         names: of the networks.
@@ -127,16 +85,29 @@ def throughput_rows(
         complexity_of: cells of the complexity of a network at an image size, or at its own.
         shared_cells: cells that all rows of a network share: accuracy, reported figures.
     """
-    measured = list(measured) or [(ThroughputSettings(), Measured())]
-    rows = []
-    for name in names:
-        for settings, results in measured:
-            timed = [result for result in (results.infer.get(name), results.train.get(name)) if result is not None]
-            own = shared_cells.get(name, {})
-            parts = [complexity_of(name, complexity_size(settings, own)), own, *map(throughput_cells, timed)]
-            errors = dict.fromkeys(part['error'] for part in parts if part.get('error'))
-            row: dict[str, Any] = {'model': name}
-            for part in parts:
-                row |= part
-            rows.append({**row, 'error': '; '.join(errors) or None})
-    return rows
+    settings = list(measured) or [(ThroughputSettings(), Measured())]
+    complexities, inferences, trainings = [], [], []
+    for name, (number, (given, results)) in itertools.product(names, enumerate(settings)):
+        key = {'model': name, 'setting': number}
+        complexities.append(key | dict(complexity_of(name, complexity_size(given, shared_cells.get(name, {})))))
+        inferences += [key | throughput_cells(results.infer[name])] if name in results.infer else []
+        trainings += [key | throughput_cells(results.train[name])] if name in results.train else []
+    shared = [{'model': name, **cells} for name, cells in shared_cells.items()]
+    table = pd.DataFrame(itertools.product(names, range(len(settings))), columns=['model', 'setting'])
+    errors = []
+    for rows, on in ((complexities, 2), (shared, 1), (inferences, 2), (trainings, 2)):
+        table, error = _joined(table, rows, ['model', 'setting'][:on])
+        errors.append(error)
+    reasons = ['; '.join(dict.fromkeys(filter(None, of_row))) or None for of_row in zip(*errors, strict=True)]
+    return to_frame(table.drop(columns='setting').assign(error=reasons))
+
+
+def _joined(table: pd.DataFrame, rows: list[dict[str, Any]], on: list[str]) -> tuple[pd.DataFrame, list[str | None]]:
+    """``table`` with the cells of ``rows``, which win over present ones, and the error of each row of the result."""
+    part = pd.DataFrame.from_records(rows, columns=None if rows else on).astype(object)
+    part = part.astype(table.dtypes[on].to_dict()).assign(**({} if 'error' in part else {'error': None}))
+    merged = table.merge(part, on=on, how='left', suffixes=('', ' of the part'))
+    errors = merged.pop('error')
+    for name in table.columns.intersection(part.columns).difference(on):
+        merged[name] = merged.pop(f'{name} of the part').combine_first(merged[name])
+    return merged, [error if isinstance(error, str) else None for error in errors]

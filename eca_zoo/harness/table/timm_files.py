@@ -1,10 +1,11 @@
 """timm's result files: its names, columns, order and digits."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from eca_zoo.harness.table.columns import FVCORE, Row, format_cell
+import pandas as pd
+
+from eca_zoo.harness.table.files import formatted
 
 _TIMM_ACCURACY = (
     'model',
@@ -29,37 +30,33 @@ _TIMM_INFERENCE = (
 )
 
 
-def to_timm_files(rows: Sequence[Row]) -> dict[str, str]:
+def to_timm_files(frame: pd.DataFrame) -> dict[str, str]:
     """timm's result files, name to CSV text: the accuracies, and one file for each setting of the benchmark.
 
-    The columns, their digits and the order (best first) are timm's; rows without the measurement are left out.
+    The columns, their digits and the order (best first) are timm's; rows without the measurement are left out. The
+    multiply-adds are fvcore's, as in timm's published tables.
     """
-    timm_rows = [{**row, 'infer_gmacs': row.get(FVCORE)} for row in rows]
-    accurate = _best_first(timm_rows, 'top1')
-    dataset = next((str(row['dataset']) for row in accurate), 'imagenet')
-    files = {f'results-{_file_part(dataset)}.csv': _timm_csv(_without_repeats(accurate), _TIMM_ACCURACY)}
-    timed = _best_first(timm_rows, 'infer_samples_per_sec')
-    names = [_benchmark_name(row) for row in timed]
-    for name in dict.fromkeys(names):
-        files[name] = _timm_csv([row for row, own in zip(timed, names, strict=True) if own == name], _TIMM_INFERENCE)
-    if not names:
-        files['benchmark-infer.csv'] = _timm_csv([], _TIMM_INFERENCE)
+    frame = frame.assign(infer_gmacs=frame['infer_gmacs_fvcore'])
+    # A model has a row for each setting of the benchmark, with the same accuracy.
+    accurate = _best_first(frame, 'top1').drop_duplicates('model')
+    dataset = accurate['dataset'].iloc[0] if len(accurate) else 'imagenet'
+    files = {f'results-{_file_part(dataset)}.csv': _timm_csv(accurate, _TIMM_ACCURACY)}
+    timed = _best_first(frame, 'infer_samples_per_sec')
+    names = pd.Series([_benchmark_name(row) for row in timed.to_dict('records')], timed.index, dtype='string')
+    files |= {name: _timm_csv(part, _TIMM_INFERENCE) for name, part in timed.groupby(names, sort=False)}
+    if timed.empty:
+        files['benchmark-infer.csv'] = _timm_csv(timed, _TIMM_INFERENCE)
     return files
 
 
-def _best_first(rows: Iterable[Row], name: str) -> list[Row]:
-    return sorted((row for row in rows if row.get(name) is not None), key=lambda row: -row[name])
+def _best_first(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    return frame.dropna(subset=[name]).sort_values(name, ascending=False, kind='stable')
 
 
-def _without_repeats(rows: Iterable[Row]) -> list[Row]:
-    """One row a model: a model has one for each setting of the benchmark, with the same accuracy."""
-    return list({row['model']: row for row in rows}.values())
-
-
-def _benchmark_name(row: Row) -> str:
+def _benchmark_name(row: Mapping[Any, Any]) -> str:
     layout = 'nhwc' if row['memory_format'] == 'channels_last' else 'nchw'
     extras = [row['backend']] if row['backend'] != 'torch' else []
-    extras += ['dynamo'] if row['compile'] not in (None, 'none') else []
+    extras += ['dynamo'] if not pd.isna(row['compile']) and row['compile'] != 'none' else []
     extras += ['fused'] if row['fused'] == 'yes' else []
     device = str(row['device']).split(':')[0]
     return (
@@ -71,13 +68,9 @@ def _file_part(text: str) -> str:
     return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in text)
 
 
-def _timm_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(columns)
-    for row in rows:
+def _timm_csv(frame: pd.DataFrame, columns: Sequence[str]) -> str:
+    cells = formatted(frame, columns)
+    if 'infer_gmacs' in columns:
         # timm gives two digits of the multiply-adds.
-        writer.writerow(
-            format(row[name], '.2f') if name == 'infer_gmacs' else format_cell(name, row.get(name)) for name in columns
-        )
-    return text.getvalue()
+        cells['infer_gmacs'] = [format(value, '.2f') for value in frame['infer_gmacs']]
+    return cells.to_csv(index=False, lineterminator='\n')

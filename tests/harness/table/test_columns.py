@@ -9,9 +9,10 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.complexity import complexity
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.table.columns import COLUMNS, columns_as_markdown
+from eca_zoo.harness.table.columns import COLUMNS, cells_of, columns_as_markdown
 from eca_zoo.harness.table.files import to_csv, write_text
-from eca_zoo.harness.table.rows import complexity_cells, reported_cells, throughput_cells, throughput_rows
+from eca_zoo.harness.table.frames import to_frame
+from eca_zoo.harness.table.rows import join_measurements, reported_cells, throughput_cells
 from eca_zoo.harness.table.text import to_text
 from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import packaged_manifest
@@ -32,7 +33,8 @@ ACCURACY = {
 @pytest.fixture(scope='module')
 def row():
     return {
-        'model': 'eca_resnet18', **ACCURACY, **complexity_cells(complexity('eca_resnet18')), **throughput_cells(TIMED),
+        'model': 'eca_resnet18', **ACCURACY, **cells_of('complexity', complexity('eca_resnet18')),
+        **throughput_cells(TIMED),
     }  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def test_the_readme_defines_the_columns_as_the_code_does():
 
 
 def test_what_was_not_measured_is_an_empty_cell_and_zero_is_a_zero(row):
-    (cells,) = read(to_csv([{**row, 'top1': 0.0}]))
+    (cells,) = read(to_csv(to_frame([{**row, 'top1': 0.0}])))
     assert cells['top1'] == '0.000'
     assert cells['peak_memory_mb'] == ''
     assert cells['train_samples_per_sec'] == ''
@@ -69,7 +71,7 @@ def test_what_was_not_measured_is_an_empty_cell_and_zero_is_a_zero(row):
 
 
 def test_figures_are_written_in_the_units_of_their_columns(row):
-    (cells,) = read(to_csv([row]))
+    (cells,) = read(to_csv(to_frame([row])))
     assert cells['params'] == '11689556'
     assert cells['param_count'] == '11.69'
     assert cells['params_paper'] == '11.15'
@@ -85,13 +87,13 @@ def test_figures_are_written_in_the_units_of_their_columns(row):
 
 def test_a_value_without_a_column_is_an_error():
     with pytest.raises(KeyError, match='top_1'):
-        to_csv([{'model': 'a', 'top_1': 3}])
+        to_csv(to_frame([{'model': 'a', 'top_1': 3}]))
 
 
 def test_timms_files_have_exactly_its_columns_digits_and_order(row):
     better = {**row, 'model': 'eca_resnet34', 'top1': 74.2}
     untimed = {key: value for key, value in better.items() if not key.startswith('infer_samples')}
-    files = to_timm_files([row, untimed])
+    files = to_timm_files(to_frame([row, untimed]))
     assert list(files) == ['results-imagenet-1k.csv', 'benchmark-infer-fp32-nhwc-cpu.csv']
     assert files['results-imagenet-1k.csv'].splitlines() == [
         'model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation',
@@ -105,7 +107,7 @@ def test_timms_files_have_exactly_its_columns_digits_and_order(row):
 
 
 def test_timms_files_are_there_when_nothing_was_measured():
-    files = to_timm_files([{'model': 'eca_resnet18'}])
+    files = to_timm_files(to_frame([{'model': 'eca_resnet18'}]))
     assert {name: text.count('\n') for name, text in files.items()} == {
         'results-imagenet.csv': 1,
         'benchmark-infer.csv': 1,
@@ -113,7 +115,7 @@ def test_timms_files_are_there_when_nothing_was_measured():
 
 
 def test_each_setting_of_the_benchmark_has_a_timm_file_and_the_accuracy_is_listed_once(row):
-    files = to_timm_files([row, {**row, 'precision': 'bf16', 'compile': 'inductor'}])
+    files = to_timm_files(to_frame([row, {**row, 'precision': 'bf16', 'compile': 'inductor'}]))
     assert list(files) == [
         'results-imagenet-1k.csv', 'benchmark-infer-fp32-nhwc-cpu.csv', 'benchmark-infer-bf16-nhwc-cpu-dynamo.csv',
     ]  # fmt: skip
@@ -121,13 +123,13 @@ def test_each_setting_of_the_benchmark_has_a_timm_file_and_the_accuracy_is_liste
 
 
 def test_the_text_shows_measured_columns_and_shared_settings_once(row):
-    lines = to_text([row]).splitlines()
+    lines = to_text(to_frame([row])).splitlines()
     assert lines[0].split() == [
-        'model', 'top-1', 'top-5', 'params/2^20', 'paper', 'GFLOPs', 'GMACs', 'images/s', 'spread', '%', 'p95', 'ms',
+        'model', 'top-1', 'top-5', 'GMACs', 'params/2^20', 'paper', 'GFLOPs', 'images/s', 'p95', 'ms', 'spread', '%',
         'relative',
     ]  # fmt: skip
     assert lines[2].split() == [
-        'eca_resnet18', '70.916', '89.930', '11.15', '1.7014', '1.8141', '61.50', '1.2', '70.000', '0.980',
+        'eca_resnet18', '70.916', '89.930', '1.8141', '11.15', '1.7014', '61.50', '70.000', '1.2', '0.980',
     ]  # fmt: skip
     assert lines[-1] == (
         'device cpu, precision fp32, memory_format channels_last, compile none, backend torch, fused no, '
@@ -136,7 +138,7 @@ def test_the_text_shows_measured_columns_and_shared_settings_once(row):
 
 
 def test_a_setting_that_differs_is_a_column(row):
-    text = to_text([row, {**row, 'precision': 'bf16'}])
+    text = to_text(to_frame([row, {**row, 'precision': 'bf16'}]))
     assert text.splitlines()[0].endswith('precision')
     assert text.splitlines()[3].endswith('bf16')
 
@@ -153,10 +155,10 @@ def test_the_difference_to_the_reported_accuracy_is_given_on_the_reported_data_a
 def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
     failed = ThroughputResult('eca_resnet18', SETTINGS, error='CUDA out of memory')
     measured = [(SETTINGS, type('Both', (), {'infer': {'eca_resnet18': failed}, 'train': {}})())]
-    identity = {'eca_resnet18': {'error': 'weights not published'}}
-    (row,) = throughput_rows(['eca_resnet18'], measured, lambda name, size: {'params': 1}, identity)
-    assert row['error'] == 'weights not published; CUDA out of memory'
-    assert row['params'] == 1
+    shared = {'eca_resnet18': {'error': 'weights not published'}}
+    table = join_measurements(['eca_resnet18'], measured, lambda name, size: {'params': 1}, shared)
+    assert table['error'].tolist() == ['weights not published; CUDA out of memory']
+    assert table['params'].tolist() == [1]
 
 
 def test_a_file_is_replaced_whole(tmp_path):
