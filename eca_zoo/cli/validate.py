@@ -2,14 +2,12 @@
 
 import argparse
 import ast
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.validate_report import exit_code, report
 
 if TYPE_CHECKING:
-    from eca_zoo.harness.accuracy.results import Progress
     from eca_zoo.harness.accuracy.settings import EvalSettings
     from eca_zoo.harness.data.datasets import DataSpec
     from eca_zoo.harness.networks.spec import ModelSpec
@@ -177,8 +175,8 @@ def _add_output(group: Any) -> None:
 
 
 def _run_validate(args: argparse.Namespace) -> int:
+    from eca_zoo.api import evaluation_results
     from eca_zoo.errors import InputError
-    from eca_zoo.harness.accuracy.evaluation import evaluate
     from eca_zoo.harness.machine.processes import agreed, process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
@@ -188,11 +186,10 @@ def _run_validate(args: argparse.Namespace) -> int:
     _quiet_hub(args.verbose)
     with stop_on_signals() as stop, process_group() as processes:
         models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
-        with _run_directory(args, processes.rank) as journal, _ProgressBar(processes.is_main) as bar:
-            results = evaluate(
-                models, data, settings, journal=journal, progress=bar.show, stop=stop,
-                predictions=args.save_predictions, record_every=args.record_every,
-            )  # fmt: skip
+        results = evaluation_results(
+            models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.save_predictions,
+            record_every=args.record_every, progress=True, stop=stop,
+        )  # fmt: skip
         return report(args, results) if processes.is_main else exit_code(results)
 
 
@@ -213,43 +210,10 @@ def _move_data_from_models(args: argparse.Namespace) -> None:
             args.model = args.model[:-1]
 
 
-def _run_directory(args: argparse.Namespace, rank: int) -> Any:
-    import contextlib
-
-    from eca_zoo.errors import InputError
-    from eca_zoo.harness.resume.journal import RunDirectory
-
-    if args.run_dir is None:
-        if args.restart:
-            raise InputError('--restart is about a --run-dir; name one')
-        return contextlib.nullcontext()
-    return RunDirectory(args.run_dir, {'command': 'validate'}, args.restart, rank)
-
-
 def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
-    from eca_zoo.errors import InputError
-    from eca_zoo.harness.networks.model_names import expand_model_names
-    from eca_zoo.harness.networks.spec import ModelSpec
-    from eca_zoo.harness.networks.user_checkpoint import checkpoint_files
+    from eca_zoo.arguments import model_specs
 
-    names = expand_model_names(args.model)
-    files: Sequence[Path | None] = [None]
-    if args.checkpoint is not None:
-        if len(names) > 1:
-            raise InputError(f'--checkpoint goes with one model, not with {len(names)}; name the one it belongs to')
-        files = checkpoint_files(args.checkpoint)
-    return [
-        ModelSpec(
-            name,
-            checkpoint=file,
-            num_classes=args.num_classes,
-            in_chans=args.in_chans,
-            model_kwargs=args.model_kwargs,
-            label=name if file is None or len(files) == 1 else f'{name}@{file.name}',
-        )
-        for name in names
-        for file in files
-    ]
+    return model_specs(args.model, args.checkpoint, True, args.num_classes, args.in_chans, args.model_kwargs)
 
 
 def _data_spec(args: argparse.Namespace) -> 'DataSpec':
@@ -318,35 +282,3 @@ def _precision(args: argparse.Namespace) -> str:
     if args.amp:
         return f'amp_{args.amp_dtype}'
     return args.precision or args.model_dtype or 'fp32'
-
-
-class _ProgressBar:
-    """Images done, rate and time left, on a terminal; silent in a log."""
-
-    def __init__(self, is_main: bool) -> None:
-        self._is_main = is_main
-        self._bar: Any = None
-        self._models: Sequence[str] = ()
-
-    def __enter__(self) -> '_ProgressBar':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, progress: 'Progress') -> None:
-        from tqdm import tqdm
-
-        if self._bar is None or self._models != progress.models:
-            if self._bar is not None:
-                self._bar.close()
-            count = len(progress.models)
-            text = progress.models[0] if count == 1 else f'{count} models'
-            # disable=None: no bar where stderr is no terminal.
-            disable = None if self._is_main else True
-            self._bar = tqdm(
-                desc=text, total=progress.total or None, initial=progress.done, unit='img', disable=disable
-            )
-            self._models = progress.models
-        self._bar.update(progress.done - self._bar.n)

@@ -1,6 +1,7 @@
 """Models for an evaluation: their transform, known before they are built, and the loaded network."""
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Network:
+class LoadedNetwork:
     """A network that is ready to run."""
 
     module: nn.Module
@@ -32,7 +33,7 @@ class Network:
     weights_sha256: str | None
 
 
-def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Network:
+def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> LoadedNetwork:
     """Build a model with its weights and put it on the device.
 
     Args:
@@ -44,6 +45,21 @@ def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Ne
         InputError: there are no such weights, or they do not fit.
         RunError: the model cannot be built.
     """
+    module = copy.deepcopy(spec.module) if spec.module is not None else _built(spec, settings, plan)
+    sha256 = weights_sha256(spec) if spec.checkpoint is None else None
+    if spec.checkpoint is not None:
+        sha256 = load_checkpoint(module, spec.checkpoint, spec.title, settings.use_ema)
+    num_classes = spec.num_classes if spec.num_classes is not None else getattr(module, 'num_classes', None)
+    if not num_classes:
+        raise InputError(f'{spec.title}: it has no classifier; build it with --num-classes and a --checkpoint')
+    if settings.reparameterize:
+        module = timm.utils.reparameterize_model(module)
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return LoadedNetwork(_placed(module.eval(), settings, plan), num_classes, params, sha256)
+
+
+def _built(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Any:
+    """The network that timm makes of the spec, with the weights that its name stands for."""
     kwargs = dict(spec.model_kwargs)
     if plan.img_size_argument is not None:
         kwargs.setdefault('img_size', plan.img_size_argument)
@@ -52,7 +68,7 @@ def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Ne
     pretrained = spec.pretrained and spec.checkpoint is None
     try:
         with _seeded(settings.seed):
-            module: Any = timm.create_model(
+            return timm.create_model(
                 spec.name,
                 pretrained=pretrained,
                 num_classes=spec.num_classes,
@@ -64,16 +80,6 @@ def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Ne
         raise
     except Exception as error:
         raise _not_built(spec, error) from error
-    sha256 = weights_sha256(spec) if spec.checkpoint is None else None
-    if spec.checkpoint is not None:
-        sha256 = load_checkpoint(module, spec.checkpoint, spec.title, settings.use_ema)
-    num_classes = spec.num_classes if spec.num_classes is not None else getattr(module, 'num_classes', None)
-    if not num_classes:
-        raise InputError(f'{spec.title}: it has no classifier; build it with --num-classes and a --checkpoint')
-    if settings.reparameterize:
-        module = timm.utils.reparameterize_model(module)
-    params = sum(parameter.numel() for parameter in module.parameters())
-    return Network(_placed(module.eval(), settings, plan), num_classes, params, sha256)
 
 
 def _not_built(spec: ModelSpec, error: Exception) -> EcaZooError:

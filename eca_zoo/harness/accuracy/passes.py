@@ -9,7 +9,7 @@ import torch
 
 from eca_zoo.errors import InputError, RunError, one_line
 from eca_zoo.harness.accuracy.input_plan import InputPlan
-from eca_zoo.harness.accuracy.loading import Network
+from eca_zoo.harness.accuracy.loading import LoadedNetwork
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
 from eca_zoo.harness.data.batches import Batch, Normalization, make_loader, number_of_blocks, on_device
@@ -56,7 +56,7 @@ class NetworkInPass:
     """
 
     title: str
-    network: Network
+    network: LoadedNetwork
     plan: InputPlan
     class_indices: torch.Tensor
     chunk: int

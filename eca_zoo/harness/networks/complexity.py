@@ -13,8 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from eca_zoo.errors import InputError, RunError
+from eca_zoo.errors import InputError, RunError, one_line
 from eca_zoo.harness.networks.building import create_network, default_input_size, in_evaluation
+from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
 from eca_zoo.models import EcaLayer
 
 _aten = torch.ops.aten
@@ -76,18 +77,41 @@ def complexity(
     """
     if input_size is not None and min(input_size) < 1:
         raise InputError(f'{name}: an image is at least 1 pixel high and wide, not {input_size}')
-    try:
+    with _counting(name):
         with torch.device('meta'), _NoValues():
             model = create_network(name, input_size[-1] if input_size else None, model_kwargs)
         return count_complexity(model, input_size or default_input_size(model), name)
+
+
+@contextlib.contextmanager
+def _counting(name: str) -> Iterator[None]:
+    """Whatever goes wrong in it becomes a line about ``name``."""
+    try:
+        yield
     except Exception as error:
-        reason = ' '.join(str(error).split())
-        raise RunError(f'{name}: its complexity cannot be counted: {reason}') from error
+        raise RunError(f'{name}: its complexity cannot be counted: {one_line(error)}') from error
+
+
+def complexity_of_spec(spec: ModelSpec, img_size: int | None = None) -> Complexity:
+    """Count a model as a user names it, for square images of ``img_size`` pixels (default: its own size).
+
+    Raises:
+        InputError: ``img_size`` is not positive.
+        RunError: the network cannot be built or run on the meta device.
+    """
+    arguments = network_arguments(spec)
+    if spec.module is None:
+        size = (arguments.get('in_chans', 3), img_size, img_size) if img_size is not None else None
+        return complexity(spec.name, size, arguments)
+    channels, height, width = default_input_size(spec.module)
+    with _counting(spec.title):
+        return count_complexity(spec.module, (channels, img_size or height, img_size or width), spec.title)
 
 
 def count_complexity(model: nn.Module, input_size: tuple[int, int, int], name: str = '') -> Complexity:
     """Count ``model``, which is left as it was, for one image of ``input_size`` (channels, height, width)."""
-    family = name.rpartition('/')[2] or str(getattr(model, 'pretrained_cfg', {}).get('architecture', ''))
+    architecture = (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
+    family = str(architecture or name.rpartition('/')[2])
     is_mobilenetv2 = 'mobilenetv2' in family
     state = {key: tensor.to('meta') for key, tensor in [*model.named_parameters(), *model.named_buffers()]}
     images = torch.empty(1, *input_size, device='meta', dtype=next(model.parameters()).dtype)

@@ -1,11 +1,14 @@
 """The weights that a model's name stands for: their cfg, their hash, and what identifies them unloaded."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import load_model_config_from_hf
 from timm.models._hub import load_model_config_from_path
+from torch import nn
 
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError, one_line
@@ -19,6 +22,8 @@ _FOLDER = 'local-dir:'
 
 def pretrained_cfg(spec: ModelSpec) -> dict[str, Any]:
     """timm's cfg of a model with what its keyword arguments change in it, without building it."""
+    if spec.module is not None:
+        return dict(getattr(spec.module, 'pretrained_cfg', None) or {})
     given = spec.model_kwargs.get('pretrained_cfg')
     cfg = dict(given) if isinstance(given, dict) else _registered_cfg(spec)
     return cfg | dict(spec.model_kwargs.get('pretrained_cfg_overlay') or {})
@@ -42,6 +47,8 @@ def weights_identity(spec: ModelSpec) -> dict[str, Any]:
     Raises:
         InputError: the checkpoint cannot be read.
     """
+    if spec.module is not None:
+        return {'name': spec.name, 'state_sha256': _state_sha256(spec.module)}
     place: dict[str, Any] = {'name': spec.name, 'pretrained': spec.pretrained, 'weights_sha256': weights_sha256(spec)}
     if place['weights_sha256'] is None and spec.pretrained:
         cfg = pretrained_cfg(spec)
@@ -61,7 +68,7 @@ def weights_sha256(spec: ModelSpec) -> str | None:
     """
     if spec.checkpoint is not None:
         return _hash(spec.checkpoint)
-    if not spec.pretrained:
+    if not spec.pretrained or spec.module is not None:
         return None
     if spec.name.startswith(_FOLDER):
         file = Path(spec.name.removeprefix(_FOLDER)) / 'model.safetensors'
@@ -70,6 +77,16 @@ def weights_sha256(spec: ModelSpec) -> str | None:
     name = f'{cfg.get("architecture") or spec.name.partition(".")[0]}.{cfg.get("tag") or ""}'
     entry = load_manifest().models.get(name)
     return entry.checkpoint.sha256 if entry is not None and entry.checkpoint is not None else None
+
+
+def _state_sha256(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of a network's state."""
+    digest = hashlib.sha256()
+    for key, tensor in module.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f'{key}\t{tensor.dtype}\t{list(tensor.shape)}\n'.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _hash(path: Path) -> str:

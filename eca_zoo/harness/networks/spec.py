@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -17,6 +19,7 @@ class ModelSpec:
         in_chans: channels of the input, if they are not what the name stands for.
         model_kwargs: further arguments of the model's entry point.
         label: name in tables; the model's, with the checkpoint's file name if there is one, if it is empty.
+        module: a network that is built already, in the place of what ``name`` stands for; it is copied, not changed.
     """
 
     name: str
@@ -26,6 +29,7 @@ class ModelSpec:
     in_chans: int | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     label: str = ''
+    module: nn.Module | None = None
 
     @property
     def title(self) -> str:

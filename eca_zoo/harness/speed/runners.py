@@ -1,6 +1,7 @@
 """What is timed: one step of a network in PyTorch, ONNX Runtime or OpenVINO, with given settings."""
 
 import contextlib
+import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -123,7 +124,10 @@ def _build_network(spec: ModelSpec, settings: ThroughputSettings) -> tuple[nn.Mo
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the generators of all GPUs too.
         torch.default_generator.manual_seed(0)
-        model = create_network(spec.name, settings.img_size, network_arguments(spec))
+        if spec.module is not None:
+            model = copy.deepcopy(spec.module).float()
+        else:
+            model = create_network(spec.name, settings.img_size, network_arguments(spec))
     channels, height, width = default_input_size(model)
     if settings.img_size:
         height = width = settings.img_size

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError, one_line
-from eca_zoo.harness.table.columns import ALL_COLUMNS, BY_NAME, COLUMNS, Column
+from eca_zoo.harness.table.columns import ALL_COLUMNS, BY_NAME, COLUMNS, Column, Part
 
 #: Names of the columns that are written, in their order.
 NAMES = [column.name for column in COLUMNS]
@@ -34,9 +34,11 @@ def _dtype(column: Column) -> str:
     return 'Float64' if column.spec else 'string'
 
 
-def public(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of ``frame`` that are written and hold anything; the model's name always."""
-    return frame[[name for name in NAMES if name == 'model' or frame[name].notna().any()]]
+def select(frame: pd.DataFrame, parts: Iterable[Part], more: Iterable[str] = ()) -> pd.DataFrame:
+    """The columns of ``frame`` that these measurements fill, and ``model``, ``error`` and ``more``."""
+    kept = {'model', 'error', *more}
+    kept |= {column.name for column in COLUMNS if not column.values.keys().isdisjoint(parts)}
+    return frame[[name for name in NAMES if name in kept]]
 
 
 def read_table(path: Path | str) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError, RunError
-from eca_zoo.harness.networks.complexity import complexity
-from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
+from eca_zoo.harness.networks.complexity import complexity_of_spec
+from eca_zoo.harness.networks.spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -90,10 +90,8 @@ class Measurements:
         key = (name, img_size)
         if key not in self.complexities:
             spec = next(spec for spec in self.specs if spec.title == name)
-            arguments = network_arguments(spec)
-            size = (arguments.get('in_chans', 3), img_size, img_size) if img_size is not None else None
             try:
-                self.complexities[key] = cells_of('complexity', complexity(spec.name, size, arguments))
+                self.complexities[key] = cells_of('complexity', complexity_of_spec(spec, img_size))
             except RunError as error:
                 self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
         return self.complexities[key]
@@ -114,6 +112,6 @@ class Measurements:
 def _own_img_size(spec: ModelSpec) -> int | None:
     """Side of the images that a network is evaluated with by default; None if it cannot be built."""
     try:
-        return complexity(spec.name, model_kwargs=network_arguments(spec)).input_size[-1]
+        return complexity_of_spec(spec).input_size[-1]
     except RunError:
         return None

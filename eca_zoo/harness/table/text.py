@@ -10,7 +10,7 @@ from eca_zoo.harness.table.files import formatted
 
 def to_text(frame: pd.DataFrame) -> str:
     """The table for a terminal: columns that hold anything; settings that all rows share stand below it."""
-    held = [column for column in COLUMNS if frame[column.name].notna().any()]
+    held = [column for column in COLUMNS if column.name in frame and frame[column.name].notna().any()]
     settings = sorted((c.name for c in held if c.is_setting), key=lambda name: name.startswith(('infer', 'train')))
     shared = {name: frame[name].dropna().iloc[0] for name in settings if frame[name].nunique() == 1}
     shown = {column.name: column.heading for column in held if column.heading}
