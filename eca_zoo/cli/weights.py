@@ -33,7 +33,7 @@ def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 
 def _run_convert(args: argparse.Namespace) -> int:
-    from eca_zoo.weights.convert import convert
+    from eca_zoo.weights.convert.conversion import convert
 
     result = convert(args.file, args.model, args.out)
     print(f'{result.name}: kernel sizes {list(result.kernel_sizes)}, {result.num_classes} classes')
@@ -68,10 +68,10 @@ def _positive(text: str) -> int:
 def _run_fetch(args: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
-    from eca_zoo.weights.fetch import fetch_many
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
-    from eca_zoo.weights.store import local_paths
+    from eca_zoo.weights.sources.copies import local_paths
+    from eca_zoo.weights.sources.fetch import fetch_many
 
     _quiet_hub(args)
     manifest = load_manifest()
@@ -96,7 +96,7 @@ def _run_fetch(args: argparse.Namespace) -> int:
 
 def _fetch_from_authors(entries: dict[str, Any], args: argparse.Namespace) -> int:
     from eca_zoo.errors import EcaZooError, InputError
-    from eca_zoo.weights.authors import fetch_from_authors
+    from eca_zoo.weights.sources.google_drive import fetch_from_authors
 
     if args.offline:
         raise InputError('--from-authors needs a connection; leave --offline out')
@@ -152,9 +152,9 @@ def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None
 
 def _run_verify(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.errors import not_published
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
     from eca_zoo.weights.verify import verify
 
     manifest = load_manifest()
@@ -196,9 +196,9 @@ def _run_list(args: argparse.Namespace) -> int:
 def _list_rows(pattern: str) -> list[dict[str, Any]]:
     """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
     from eca_zoo.harness.networks.complexity import complexity
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
-    from eca_zoo.weights.store import local_paths
+    from eca_zoo.weights.sources.copies import local_paths
 
     manifest, rows = load_manifest(), []
     for name in expand_checkpoint_names([pattern], manifest):
@@ -241,9 +241,9 @@ def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def _run_publish(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+    from eca_zoo.weights.convert.publish import publish, write_hub_folder
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
-    from eca_zoo.weights.publish import publish, write_hub_folder
 
     if args.folder is None and args.repo is None:
         raise InputError('publish needs --repo ORG/NAME, or --folder DIR to write the folder alone')

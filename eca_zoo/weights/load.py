@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 import torch
 
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError, not_published
+from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import Entry
-from eca_zoo.weights.store import hash_file, local_paths
+from eca_zoo.weights.sources.copies import local_paths
 from eca_zoo.weights.tensor_file import (
     ALIGNMENT,
     LENGTH_BYTES,
@@ -57,7 +58,7 @@ def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
             return tensors
     if changed is not None:
         raise changed
-    from eca_zoo.weights.fetch import fetch
+    from eca_zoo.weights.sources.fetch import fetch
 
     path = fetch(name, entry)
     return load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))

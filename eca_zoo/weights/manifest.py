@@ -10,9 +10,9 @@ import msgspec
 import yaml
 
 from eca_zoo.errors import InputError
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
-from eca_zoo.weights.home import local_manifest_path
+from eca_zoo.weights.weights_folder import local_manifest_path
 
 _logger = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ def _read_cached(path: Path, version: tuple[int, ...]) -> Manifest:
 
 def packaged_manifest() -> Manifest:
     """The manifest that travels with the package."""
-    return read_manifest(data_path('weights_manifest.yaml'))
+    return read_manifest(packaged_path('weights_manifest.yaml'))
 
 
 def load_manifest() -> Manifest:

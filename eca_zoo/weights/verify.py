@@ -6,7 +6,7 @@ from pathlib import Path
 from eca_zoo.weights.errors import CheckpointError
 from eca_zoo.weights.load import load_file, remedy_of
 from eca_zoo.weights.manifest import Entry
-from eca_zoo.weights.store import local_paths
+from eca_zoo.weights.sources.copies import local_paths
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from eca_zoo.errors import InputError
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.errors import NotPublishedError
 
 DIGITS = 'test_eca_resnet.digits'
@@ -21,7 +21,7 @@ DIGITS = 'test_eca_resnet.digits'
 @pytest.fixture(scope='module')
 def checkpoint() -> dict[str, torch.Tensor]:
     """The packaged tensors, read by timm."""
-    return timm.models.load_state_dict(str(data_path('checkpoints/test_eca_resnet.digits.safetensors')))
+    return timm.models.load_state_dict(str(packaged_path('checkpoints/test_eca_resnet.digits.safetensors')))
 
 
 def by_timm(checkpoint: dict[str, torch.Tensor], **kwargs) -> nn.Module:

@@ -11,11 +11,11 @@ import pytest
 import timm
 import torch
 
+from eca_zoo.weights.convert.recognition import to_timm_keys
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError, NotPublishedError
 from eca_zoo.weights.load import check_tensors, load_verified
-from eca_zoo.weights.local import record
+from eca_zoo.weights.local_manifest import record
 from eca_zoo.weights.manifest import Entry, ManifestError, Original, Source, packaged_manifest
-from eca_zoo.weights.mapping import to_timm_keys
 from eca_zoo.weights.tensor_file import serialize
 from tests.reference_checkpoints import reference_state_dict
 from tests.weights.helpers import NAME, entry_with

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.local import record
+from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+from eca_zoo.weights.local_manifest import record
 from eca_zoo.weights.manifest import (
     Checkpoint,
     Manifest,
@@ -20,7 +21,6 @@ from eca_zoo.weights.manifest import (
     parse_manifest,
     read_manifest,
 )
-from eca_zoo.weights.names import expand_checkpoint_names
 
 NAME = 'eca_resnet50.k3557_in1k'
 SHA256 = 'a' * 64

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from eca_zoo.errors import InputError
+from eca_zoo.weights.convert.recognition import to_timm_keys
+from eca_zoo.weights.convert.untrusted_file import read_original
 from eca_zoo.weights.errors import CheckpointError
-from eca_zoo.weights.mapping import to_timm_keys
-from eca_zoo.weights.original import read_original
 
 _AVERAGED = ('state_dict_ema', 'model_ema')
 _COUNTER = '.num_batches_tracked'

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from eca_zoo.weights.convert.untrusted_file import read_original
 from eca_zoo.weights.errors import CheckpointError
-from eca_zoo.weights.original import read_original
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.count': torch.tensor(3)}
 AGAIN = 'get an intact copy of it from where it came from'

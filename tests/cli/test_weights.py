@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from eca_zoo.cli import main
-from eca_zoo.weights.local import record
+from eca_zoo.weights.local_manifest import record
 from eca_zoo.weights.manifest import Entry, Source, load_manifest
 from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint

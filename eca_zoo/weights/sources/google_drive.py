@@ -6,12 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.convert import ConvertResult, convert
+from eca_zoo.weights.convert.conversion import ConvertResult, convert
 from eca_zoo.weights.errors import FetchError, HashMismatchError
-from eca_zoo.weights.files import storage_error
-from eca_zoo.weights.home import eca_zoo_home
+from eca_zoo.weights.files import hash_file, storage_error
 from eca_zoo.weights.manifest import Entry, Original
-from eca_zoo.weights.store import hash_file
+from eca_zoo.weights.weights_folder import eca_zoo_home
 
 _logger = logging.getLogger(__name__)
 

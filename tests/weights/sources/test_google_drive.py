@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.authors import fetch_from_authors
 from eca_zoo.weights.errors import CheckpointError, FetchError, HashMismatchError
-from eca_zoo.weights.local import local_manifest
+from eca_zoo.weights.local_manifest import local_manifest
 from eca_zoo.weights.manifest import load_manifest
+from eca_zoo.weights.sources.google_drive import fetch_from_authors
 from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from eca_zoo.weights.fetch import fetch, fetch_many
-from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.local_manifest import local_manifest, record
 from eca_zoo.weights.manifest import Entry, Source, packaged_manifest
+from eca_zoo.weights.sources.fetch import fetch, fetch_many
 from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 

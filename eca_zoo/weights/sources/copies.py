@@ -1,13 +1,10 @@
-"""The checkpoints on this machine: where the file of a manifest entry may lie, and hashing of files."""
+"""The copies of a checkpoint on this machine: where the file of a manifest entry may lie."""
 
-import hashlib
 from pathlib import Path
 
-from eca_zoo.resources import data_path
-from eca_zoo.weights.home import eca_zoo_home, local_manifest_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Checkpoint, HubSource, ManifestError, Source
-
-_CHUNK = 1 << 22
+from eca_zoo.weights.weights_folder import eca_zoo_home, local_manifest_path
 
 
 def stored_name(name: str, sha256: str) -> str:
@@ -38,7 +35,7 @@ def local_path(name: str, source: Source) -> Path | None:
     """Where ``source`` lies on this machine without any transfer, or None."""
     if source.package is not None:
         try:
-            return data_path(source.package)
+            return packaged_path(source.package)
         except FileNotFoundError:
             return None
     if source.file is not None:
@@ -63,13 +60,3 @@ def cached_hub_path(source: HubSource) -> Path | None:
 
     found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
-
-
-def hash_file(path: Path) -> tuple[str, int]:
-    """SHA-256 of a file's bytes as hexadecimal digits, and their number."""
-    digest, size = hashlib.sha256(), 0
-    with path.open('rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size

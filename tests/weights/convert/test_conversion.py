@@ -14,15 +14,15 @@ import timm
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.convert import ConvertResult, convert
+from eca_zoo.weights.convert.conversion import ConvertResult, convert
+from eca_zoo.weights.convert.recognition import recognise, to_timm_keys
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError, NotPublishedError
 from eca_zoo.weights.files import StorageError
-from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.local_manifest import local_manifest, record
 from eca_zoo.weights.manifest import load_manifest, packaged_manifest
-from eca_zoo.weights.mapping import recognise, to_timm_keys
 from tests.reference_checkpoints import checkpoint, golden_input, layouts, reference_state_dict
 
-GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden_logits.npz')
+GOLDEN = np.load(Path(__file__).parents[2] / 'data' / 'golden_logits.npz')
 SMALL = 'eca_mobilenetv2'  # 14 MB, and the one whose keys all change
 
 
@@ -181,7 +181,7 @@ def test_packaged_hash_of_the_original_is_compared(home: Path, tmp_path: Path, m
     published = msgspec.structs.replace(manifest.models[name].original, sha256='0' * 64)
     entry = msgspec.structs.replace(manifest.models[name], original=published)
     changed = msgspec.structs.replace(manifest, models={**manifest.models, name: entry})
-    monkeypatch.setattr('eca_zoo.weights.convert.packaged_manifest', lambda: changed)
+    monkeypatch.setattr('eca_zoo.weights.convert.conversion.packaged_manifest', lambda: changed)
     path = original(SMALL, tmp_path)
     with pytest.raises(HashMismatchError) as caught:
         convert(path)

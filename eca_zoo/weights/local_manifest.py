@@ -1,8 +1,8 @@
 """The local manifest: recording what was fetched or converted on this machine."""
 
 from eca_zoo.weights.files import lock, write_atomically
-from eca_zoo.weights.home import eca_zoo_home, local_manifest_path
 from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, is_absent, read_manifest
+from eca_zoo.weights.weights_folder import eca_zoo_home, local_manifest_path
 
 
 def local_manifest() -> Manifest:

@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eca_zoo.errors import EcaZooError
-from eca_zoo.weights.download import Progress, RetryPolicy, SourceError, default_policy, download
 from eca_zoo.weights.errors import FetchError, not_published
-from eca_zoo.weights.files import StorageError, lock, remove_leftovers
-from eca_zoo.weights.home import eca_zoo_home
-from eca_zoo.weights.hub import fetch_from_hub
+from eca_zoo.weights.files import StorageError, hash_file, lock, remove_leftovers
 from eca_zoo.weights.manifest import Checkpoint, Entry, Source
-from eca_zoo.weights.store import hash_file, local_path, local_paths, stored_name
+from eca_zoo.weights.sources.copies import local_path, local_paths, stored_name
+from eca_zoo.weights.sources.download import Progress, RetryPolicy, SourceError, default_policy, download
+from eca_zoo.weights.sources.hub import fetch_from_hub
+from eca_zoo.weights.weights_folder import eca_zoo_home
 
 _logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from eca_zoo.errors import InputError, RunError
+from eca_zoo.weights.convert.hub_folder import check_folder, hub_config, model_card, write_folder
 from eca_zoo.weights.errors import HashMismatchError, not_published
-from eca_zoo.weights.fetch import fetch
-from eca_zoo.weights.hub import explain
-from eca_zoo.weights.hub_folder import check_folder, hub_config, model_card, write_folder
 from eca_zoo.weights.manifest import Checkpoint, Entry, HubSource, Manifest, Source, dump_manifest
+from eca_zoo.weights.sources.fetch import fetch
+from eca_zoo.weights.sources.hub import explain
 
 _FILES = ['model.safetensors', 'config.json', 'README.md']
 

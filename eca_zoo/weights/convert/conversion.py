@@ -10,12 +10,13 @@ import msgspec
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.weights.convert.hub_folder import build_on_meta, check_folder, hub_config, write_folder
+from eca_zoo.weights.convert.recognition import ARCHITECTURES, Recognised, recognise, to_timm_keys
+from eca_zoo.weights.convert.untrusted_file import OriginalFile, read_original
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
 from eca_zoo.weights.files import lock, remove_leftovers
-from eca_zoo.weights.home import eca_zoo_home
-from eca_zoo.weights.hub_folder import build_on_meta, check_folder, hub_config, write_folder
 from eca_zoo.weights.load import check_tensors, load_file
-from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.local_manifest import local_manifest, record
 from eca_zoo.weights.manifest import (
     NAME,
     Checkpoint,
@@ -25,10 +26,9 @@ from eca_zoo.weights.manifest import (
     Transform,
     packaged_manifest,
 )
-from eca_zoo.weights.mapping import ARCHITECTURES, Recognised, recognise, to_timm_keys
-from eca_zoo.weights.original import OriginalFile, read_original
-from eca_zoo.weights.store import stored_name
+from eca_zoo.weights.sources.copies import stored_name
 from eca_zoo.weights.tensor_file import serialize
+from eca_zoo.weights.weights_folder import eca_zoo_home
 
 _IMAGENET_CLASSES = 1000
 
