@@ -7,7 +7,7 @@ from timm.models import DefaultCfg, PretrainedCfg, generate_default_cfgs
 
 from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, Manifest, Source
-from eca_zoo.weights.weights_folder import eca_zoo_home
+from eca_zoo.weights.weights_folder import weights_folder
 
 #: The fields of a cfg that say where weights come from; ``_build`` compares them to tell our cfgs from a user's.
 LOCATION_FIELDS = ('url', 'file', 'state_dict', 'hf_hub_id', 'hf_hub_filename', 'source')
@@ -55,7 +55,7 @@ def _location(source: Source) -> dict[str, Any]:
     if source.package is not None:
         return {'file': str(packaged_path(source.package))}
     if source.file is not None:
-        return {'file': str(eca_zoo_home() / source.file)}
+        return {'file': str(weights_folder() / source.file)}
     if source.url is not None:
         return {'url': source.url}
     assert source.hub is not None

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eca_zoo.resources import packaged_path
-from eca_zoo.weights.convert.untrusted_file import read_original
+from eca_zoo.weights.convert.untrusted_file import read_untrusted
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
 from eca_zoo.weights.load import load_file
 from eca_zoo.weights.manifest import Manifest, ManifestError, parse_manifest
@@ -118,7 +118,7 @@ def test_corrupted_original_is_refused_or_read_but_never_crashes(legacy: bool, t
         path.write_bytes(corrupted)
         said, original = '', None
         try:
-            original = read_original(path)
+            original = read_untrusted(path)
         except CheckpointError as error:
             said = str(error)
         if original is None:
