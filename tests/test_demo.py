@@ -26,5 +26,5 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
         assert rows[name]['top1'] == ''
         assert float(rows[name]['infer_gmacs']) > 0
         assert float(rows[name]['infer_samples_per_sec']) > 0
-    assert 'accuracy is empty: the weights are not published' in result.stdout
+    assert 'accuracy is empty: the weights need conversion' in result.stdout
     assert (out / 'leaderboard' / 'environment.json').is_file()

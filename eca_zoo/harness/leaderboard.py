@@ -256,7 +256,7 @@ class _Run:
             return f'the suite {self.suite.name} names no data'
         entry = entry_of(spec.name, self.manifest) if spec.checkpoint is None else None
         if entry is not None and entry.checkpoint is None:
-            return "the weights are not published; eca-zoo convert FILE makes them from the authors' checkpoint"
+            return "the weights need conversion: eca-zoo convert FILE makes them from the authors' file"
         if self.data is None:
             return f'no folder of {self.suite.data.name} was given; add --data-dir DIR'
         return f'not validated on {self.suite.data.name} in the suite {self.suite.name}'

@@ -15,7 +15,7 @@ from eca_zoo.harness.data.datasets import DataSpec
 from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
 from eca_zoo.harness.networks.spec import ModelSpec
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.strict_yaml import RecordError, Strict, load_yaml, typed, typed_record
 
 VERSION = 1
@@ -113,7 +113,7 @@ def read_suite(name_or_path: str) -> Suite:
 
 def packaged_suites() -> list[str]:
     """Names of the suites that come with the package."""
-    return sorted(path.stem for path in data_path('suites').glob('*.yaml'))
+    return sorted(path.stem for path in packaged_path('suites').glob('*.yaml'))
 
 
 def _find(name_or_path: str) -> Path:
@@ -123,7 +123,7 @@ def _find(name_or_path: str) -> Path:
             return path
         raise SuiteError(f'{path}: there is no such suite; the packaged ones are {", ".join(packaged_suites())}')
     if name_or_path in packaged_suites():
-        return data_path(f'suites/{name_or_path}.yaml')
+        return packaged_path(f'suites/{name_or_path}.yaml')
     raise SuiteError(f'{name_or_path!r} is no suite: name a .yaml file or one of {", ".join(packaged_suites())}')
 
 

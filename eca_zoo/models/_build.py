@@ -49,7 +49,7 @@ def build_network(
 
     Raises:
         ValueError: kernel sizes that do not exist or are not those of the checkpoint.
-        NotPublishedError: ``pretrained`` and the weights are not to be had.
+        ConvertNeededError: ``pretrained`` and the weights are not to be had.
         HashMismatchError: the bytes are not those that the manifest promises.
     """
     overlay = pretrained_cfg_overlay or {}

@@ -5,9 +5,9 @@ from typing import Any
 
 from timm.models import DefaultCfg, PretrainedCfg, generate_default_cfgs
 
-from eca_zoo.resources import data_path
-from eca_zoo.weights.home import eca_zoo_home
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, Manifest, Source
+from eca_zoo.weights.weights_folder import weights_folder
 
 #: The fields of a cfg that say where weights come from; ``_build`` compares them to tell our cfgs from a user's.
 LOCATION_FIELDS = ('url', 'file', 'state_dict', 'hf_hub_id', 'hf_hub_filename', 'source')
@@ -53,9 +53,9 @@ def _pretrained_cfg(entry: Entry, network_fields: Mapping[str, Any]) -> Pretrain
 def _location(source: Source) -> dict[str, Any]:
     """timm's fields for ``source``: they make the name count as pretrained; loading goes through ``weights``."""
     if source.package is not None:
-        return {'file': str(data_path(source.package))}
+        return {'file': str(packaged_path(source.package))}
     if source.file is not None:
-        return {'file': str(eca_zoo_home() / source.file)}
+        return {'file': str(weights_folder() / source.file)}
     if source.url is not None:
         return {'url': source.url}
     assert source.hub is not None

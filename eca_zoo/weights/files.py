@@ -1,6 +1,7 @@
-"""Writing files that a crash cannot break, and locks between processes that die with their holder."""
+"""Hashing files, writing files that a crash cannot break, and locks between processes that die with their holder."""
 
 import errno
+import hashlib
 import logging
 import os
 import secrets
@@ -15,6 +16,7 @@ _logger = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds of waiting for a lock before the log says so
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_CHUNK = 1 << 22  # bytes that are hashed at a time
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
 
 
@@ -36,6 +38,16 @@ def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') ->
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(f'{place}: not writable ({error.strerror}); {elsewhere}')
     return StorageError(f'{place}: cannot be written ({error.strerror or error}); {elsewhere}')
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file's bytes as hexadecimal digits, and their number."""
+    digest, size = hashlib.sha256(), 0
+    with path.open('rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
 
 
 def write_atomically(path: Path, content: bytes | bytearray | memoryview) -> None:

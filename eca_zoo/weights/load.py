@@ -10,9 +10,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from eca_zoo.weights.errors import CheckpointError, HashMismatchError, not_published
+from eca_zoo.weights.errors import CheckpointError, HashMismatchError, convert_needed
+from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import Entry
-from eca_zoo.weights.store import hash_file, local_paths
+from eca_zoo.weights.sources.copies import copies_on_disk
 from eca_zoo.weights.tensor_file import (
     ALIGNMENT,
     LENGTH_BYTES,
@@ -30,23 +31,23 @@ _CHUNK = 1 << 23
 def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint, from a buffer whose bytes have the manifest's size and SHA-256.
 
-    A published checkpoint that is not on this machine is fetched first. The tensors are views of one private buffer,
-    so a file that changes after it was hashed cannot change them; each has a storage of its own size.
+    A checkpoint that is not on this machine is fetched first. The tensors are views of one private buffer, so a file
+    that changes after it was hashed cannot change them; each has a storage of its own size.
 
     Args:
         name: ``architecture.tag``, for messages and as the argument of the commands they recommend.
         entry: its manifest entry.
 
     Raises:
-        NotPublishedError: the entry has no checkpoint.
+        ConvertNeededError: the entry has no checkpoint.
         FetchError: the checkpoint is not here and no source delivers it.
         HashMismatchError: the file's bytes are not those of the manifest.
         CheckpointError: the bytes are right, and are no usable safetensors file, or hold NaN or infinities.
     """
     if entry.checkpoint is None:
-        raise not_published(name, entry)
+        raise convert_needed(name, entry)
     changed: HashMismatchError | None = None
-    for path in local_paths(name, entry.checkpoint):
+    for path in copies_on_disk(name, entry.checkpoint):
         try:
             tensors = load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
         except HashMismatchError as error:
@@ -57,7 +58,7 @@ def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
             return tensors
     if changed is not None:
         raise changed
-    from eca_zoo.weights.fetch import fetch
+    from eca_zoo.weights.sources.fetch import fetch
 
     path = fetch(name, entry)
     return load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
@@ -70,8 +71,8 @@ def remedy_of(name: str, entry: Entry) -> str:
         return f'to replace the file run: eca-zoo fetch {name}'
     if any(source.package for source in entry.checkpoint.sources):
         return 'to replace the file reinstall eca-zoo'
-    original = entry.original.file if entry.original is not None else 'FILE'
-    return f'to replace the file run: eca-zoo convert {original}'
+    file = entry.authors_file.file if entry.authors_file is not None else 'FILE'
+    return f'to replace the file run: eca-zoo convert {file}'
 
 
 def load_file(path: Path, size: int, sha256: str, name: str, remedy: str) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import eca_zoo
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 from tests.reference_checkpoints import golden_input, reference_state_dict
 
 GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden_logits.npz')
@@ -53,7 +53,7 @@ def test_logits_equal_those_of_the_authors_code(name):
 
 
 def test_parameter_counts_equal_the_measured_ones_exactly():
-    rows = list(csv.DictReader(data_path('reference/complexity_measured.csv').open()))
+    rows = list(csv.DictReader(packaged_path('reference/complexity_measured.csv').open()))
     assert [row['model'] for row in rows] == SIX
     for row in rows:
         network = timm.create_model(row['model'], device='meta')

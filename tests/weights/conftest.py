@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, HubSource, Source
 from tests.hub_server import HubServer
 from tests.weights.helpers import REPO, entry_with
@@ -16,7 +16,7 @@ from tests.weights.helpers import REPO, entry_with
 @pytest.fixture(scope='session')
 def content() -> bytes:
     """The bytes of a real checkpoint of 1.5 MB."""
-    return data_path('checkpoints/test_eca_resnet.digits.safetensors').read_bytes()
+    return packaged_path('checkpoints/test_eca_resnet.digits.safetensors').read_bytes()
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     clock = types.SimpleNamespace(**{**vars(time), 'sleep': waited.append})
     for module in (
-        'huggingface_hub.utils._http', 'huggingface_hub.file_download', 'eca_zoo.weights.download',
-        'eca_zoo.weights.hub',
+        'huggingface_hub.utils._http', 'huggingface_hub.file_download', 'eca_zoo.weights.sources.download',
+        'eca_zoo.weights.sources.hub',
     ):  # fmt: skip
         monkeypatch.setattr(f'{module}.time', clock)
     return waited

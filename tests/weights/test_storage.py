@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from eca_zoo.weights.errors import FetchError
-from eca_zoo.weights.fetch import fetch
 from eca_zoo.weights.files import StorageError, lock, remove_leftovers, write_atomically
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
+from eca_zoo.weights.sources.fetch import fetch
 from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 
@@ -31,7 +31,7 @@ def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.utils import tqdm as hub_tqdm
         from pathlib import Path
-        from eca_zoo.weights.fetch import fetch
+        from eca_zoo.weights.sources.fetch import fetch
         from eca_zoo.weights.manifest import Source
         from tests.weights.helpers import NAME, QUICK, entry_with
         content = Path(sys.argv[2]).read_bytes()

@@ -21,7 +21,7 @@ from eca_zoo.harness.data.labels import (
     read_real_labels,
 )
 from eca_zoo.harness.data.shards import ShardImages
-from eca_zoo.weights.store import hash_file
+from eca_zoo.weights.files import hash_file
 
 _logger = logging.getLogger(__name__)
 

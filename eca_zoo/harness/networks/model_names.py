@@ -57,7 +57,7 @@ def _expand(pattern: str) -> list[str]:
     if pattern.startswith(_LOADED_BY_SCHEMA):
         return [pattern]
     if pattern == 'zoo':
-        return list(dict.fromkeys(n.partition('.')[0] for n, e in packaged_manifest().models.items() if e.original))
+        return list(dict.fromkeys(n.partition('.')[0] for n, e in packaged_manifest().models.items() if e.authors_file))
     if pattern == 'all':
         return timm.list_models(pretrained=True)
     if pattern.endswith('.txt'):

@@ -13,8 +13,8 @@ from torch import nn
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import load_manifest
-from eca_zoo.weights.store import hash_file
 
 _HUB = ('hf-hub:', 'hf_hub:')
 _FOLDER = 'local-dir:'

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from eca_zoo.errors import InputError
+from eca_zoo.weights.convert.recognition import to_timm_keys
+from eca_zoo.weights.convert.untrusted_file import read_untrusted
 from eca_zoo.weights.errors import CheckpointError
-from eca_zoo.weights.mapping import to_timm_keys
-from eca_zoo.weights.original import read_original
 
 _AVERAGED = ('state_dict_ema', 'model_ema')
 _COUNTER = '.num_batches_tracked'
@@ -38,8 +38,8 @@ def load_checkpoint(module: nn.Module, path: Path, title: str, use_ema: bool = F
         raise InputError(f'{path}: there is no such checkpoint; check --checkpoint')
     # timm's training checkpoints hold their arguments.
     with torch.serialization.safe_globals([argparse.Namespace]):
-        original = read_original(path)
-        state = _averaged(path) if use_ema else original.state
+        file = read_untrusted(path)
+        state = _averaged(path) if use_ema else file.state
     expected = module.state_dict()
     if not expected.keys() & state.keys() or any('.se.conv.' in key or '.act.conv.' in key for key in expected):
         renamed = to_timm_keys(state)
@@ -53,11 +53,11 @@ def load_checkpoint(module: nn.Module, path: Path, title: str, use_ema: bool = F
         )
     # A counter that old checkpoints lack has no part in evaluation.
     module.load_state_dict(state, strict=False)
-    return original.sha256
+    return file.sha256
 
 
 def _averaged(path: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights in a training checkpoint that ``read_original`` has found to be harmless."""
+    """The averaged weights in a training checkpoint that ``read_untrusted`` has found to be harmless."""
     loaded = torch.load(path, map_location='cpu', weights_only=True) if path.suffix != '.safetensors' else {}
     for key in _AVERAGED:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

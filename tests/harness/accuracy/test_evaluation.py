@@ -151,9 +151,9 @@ def test_a_model_that_fails_does_not_stop_the_others(folder, checkpoint):
     assert good.num_images == 60
 
 
-def test_weights_that_nobody_published_are_an_error_of_the_model(folder):
+def test_weights_that_need_conversion_are_an_error_of_the_model(folder):
     [result] = evaluate([ModelSpec('eca_resnet18', num_classes=10)], DataSpec(root=folder), QUICK)
-    assert result.error.startswith('eca_resnet18.k3577_in1k is not published: no hash of its weights is known')
+    assert result.error.startswith('eca_resnet18.k3577_in1k needs conversion: no hash of its weights is known')
     assert result.exit_code == 2
 
 

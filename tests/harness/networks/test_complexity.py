@@ -8,13 +8,13 @@ import torch
 
 from eca_zoo.errors import RunError
 from eca_zoo.harness.networks.complexity import _NoValues, complexity, count_complexity
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 
 SIX = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
 
 
 def read_rows(name):
-    with data_path(f'reference/{name}').open() as file:
+    with packaged_path(f'reference/{name}').open() as file:
         return {row['model']: row for row in csv.DictReader(file)}
 
 

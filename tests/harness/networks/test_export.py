@@ -94,7 +94,7 @@ def test_a_folder_that_is_not_there_is_named_before_anything_is_built(tmp_path, 
     assert f'there is no folder {tmp_path}/no that can be; choose another --out' in capsys.readouterr().err
 
 
-def test_weights_that_are_not_published_are_refused_with_the_remedy(tmp_path, capsys, monkeypatch):
+def test_weights_that_need_conversion_are_refused_with_the_remedy(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(['export', 'eca_resnet18']) == 2
     assert 'eca-zoo convert eca_resnet18_k3577.pth.tar' in capsys.readouterr().err

@@ -13,8 +13,8 @@ _NEAREST = 3
 def expand_checkpoint_names(patterns: Iterable[str], manifest: Manifest) -> list[str]:
     """The names ``architecture.tag`` that ``patterns`` stand for, in the order given and without repetition.
 
-    Each pattern is a name, an architecture (its default tag, as timm chooses it: the first that is published), a shell
-    pattern over names (``eca_*``), or ``all`` for every published checkpoint.
+    Each pattern is a name, an architecture (its default tag, as timm chooses it: the first whose hash is known), a
+    shell pattern over names (``eca_*``), or ``all`` for every checkpoint whose hash is known.
 
     Raises:
         InputError: a name is unknown (the text lists the nearest ones), or a pattern matches nothing.

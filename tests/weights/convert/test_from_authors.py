@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.authors import fetch_from_authors
+from eca_zoo.weights.convert.from_authors import convert_from_authors
 from eca_zoo.weights.errors import CheckpointError, FetchError, HashMismatchError
-from eca_zoo.weights.local import local_manifest
+from eca_zoo.weights.local_manifest import local_manifest
 from eca_zoo.weights.manifest import load_manifest
 from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint
@@ -35,7 +35,7 @@ def fetch(hub: HubServer, answer: bool = True) -> tuple[object, list[str]]:
         return answer
 
     drive = hub.url('drive')
-    return fetch_from_authors(NAME, load_manifest().models[NAME], confirm, drive=drive), questions
+    return convert_from_authors(NAME, load_manifest().models[NAME], confirm, drive=drive), questions
 
 
 def test_first_copy_is_trusted_after_a_question_and_later_ones_must_equal_it(hub: HubServer, original: bytes) -> None:
@@ -46,7 +46,7 @@ def test_first_copy_is_trusted_after_a_question_and_later_ones_must_equal_it(hub
         'equal it. Download it?'
     ]
     recorded = local_manifest().models[NAME]
-    assert recorded.original.sha256 == hashlib.sha256(original).hexdigest() == result.original_sha256
+    assert recorded.authors_file.sha256 == hashlib.sha256(original).hexdigest() == result.source_sha256
     assert recorded.checkpoint.sha256 == result.sha256
     again, questions = fetch(hub)
     assert questions == []
@@ -56,7 +56,7 @@ def test_first_copy_is_trusted_after_a_question_and_later_ones_must_equal_it(hub
     with pytest.raises(HashMismatchError) as caught:
         fetch(hub)
     assert (
-        f'SHA-256 {hashlib.sha256(other).hexdigest()} ({len(other)} bytes), expected {recorded.original.sha256}; '
+        f'SHA-256 {hashlib.sha256(other).hexdigest()} ({len(other)} bytes), expected {recorded.authors_file.sha256}; '
         'nothing was converted'
     ) in str(caught.value)
     assert local_manifest().models[NAME] == recorded
@@ -90,4 +90,4 @@ def test_refusal_of_the_drive_says_how_else_to_get_the_file(hub: HubServer) -> N
 def test_checkpoint_without_a_file_of_its_authors_says_so(home: Path) -> None:
     name = 'test_eca_resnet.digits'
     with pytest.raises(InputError, match=f'^{name}: the manifest knows no file of its authors on Google Drive$'):
-        fetch_from_authors(name, load_manifest().models[name], lambda question: True)
+        convert_from_authors(name, load_manifest().models[name], lambda question: True)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from eca_zoo.weights.errors import FetchError, HashMismatchError
-from eca_zoo.weights.fetch import fetch
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, HubSource, Source
+from eca_zoo.weights.sources.fetch import fetch
 from tests.hub_server import HTML_PAGE, HubServer
 from tests.weights.helpers import NAME, QUICK, REPO, broken_files, entry_with
 
@@ -247,7 +247,7 @@ def test_sources_are_tried_in_order_and_each_answer_is_listed(
         f'{hub.url("mirror")}: it delivers other bytes: SHA-256 {sha256(content[:-1])} ({len(content) - 1} bytes), '
         f'{expected}; '
         'package:checkpoints/absent.safetensors: it is missing; reinstall eca-zoo; '
-        'file:checkpoints/absent.safetensors: it is missing; convert the original again: eca-zoo convert FILE'
+        'file:checkpoints/absent.safetensors: it is missing; convert it again: eca-zoo convert FILE'
     )
     hub.files['second'] = content
     path = fetch(NAME, entry_with(content, *sources, Source(url=hub.url('second'))), policy=QUICK)

@@ -1,28 +1,25 @@
-"""The checkpoints on this machine: where the file of a manifest entry may lie, and hashing of files."""
+"""The copies of a checkpoint on this machine: where the file of a manifest entry may lie."""
 
-import hashlib
 from pathlib import Path
 
-from eca_zoo.resources import data_path
-from eca_zoo.weights.home import eca_zoo_home, local_manifest_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Checkpoint, HubSource, ManifestError, Source
+from eca_zoo.weights.weights_folder import local_manifest_path, weights_folder
 
-_CHUNK = 1 << 22
 
-
-def stored_name(name: str, sha256: str) -> str:
+def path_in_weights_folder(name: str, sha256: str) -> str:
     """Path of a checkpoint relative to ``ECA_ZOO_HOME``; it names the content, so two contents never share a file."""
     return f'checkpoints/{name}-{sha256[:12]}/model.safetensors'
 
 
-def local_paths(name: str, checkpoint: Checkpoint) -> list[Path]:
+def copies_on_disk(name: str, checkpoint: Checkpoint) -> list[Path]:
     """The existing files that should hold the checkpoint, the preferred one first; nothing is verified here.
 
     Raises:
         ManifestError: a ``file`` source leads out of its folder through a symbolic link.
     """
-    candidates = [local_path(name, source) for source in checkpoint.sources]
-    candidates.insert(0, eca_zoo_home() / stored_name(name, checkpoint.sha256))
+    candidates = [place_on_disk(name, source) for source in checkpoint.sources]
+    candidates.insert(0, weights_folder() / path_in_weights_folder(name, checkpoint.sha256))
     return [path for path in dict.fromkeys(candidates) if path is not None and _exists(path)]
 
 
@@ -34,20 +31,20 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def local_path(name: str, source: Source) -> Path | None:
+def place_on_disk(name: str, source: Source) -> Path | None:
     """Where ``source`` lies on this machine without any transfer, or None."""
     if source.package is not None:
         try:
-            return data_path(source.package)
+            return packaged_path(source.package)
         except FileNotFoundError:
             return None
     if source.file is not None:
         return _inside_home(name, source.file)
-    return cached_hub_path(source.hub) if source.hub is not None else None
+    return path_in_hub_cache(source.hub) if source.hub is not None else None
 
 
 def _inside_home(name: str, relative: str) -> Path:
-    home = eca_zoo_home()
+    home = weights_folder()
     path = home / relative
     if not path.resolve().is_relative_to(home.resolve()):
         raise ManifestError(
@@ -57,19 +54,9 @@ def _inside_home(name: str, relative: str) -> Path:
     return path
 
 
-def cached_hub_path(source: HubSource) -> Path | None:
+def path_in_hub_cache(source: HubSource) -> Path | None:
     """The file in the cache of ``huggingface_hub``, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
-
-
-def hash_file(path: Path) -> tuple[str, int]:
-    """SHA-256 of a file's bytes as hexadecimal digits, and their number."""
-    digest, size = hashlib.sha256(), 0
-    with path.open('rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from eca_zoo.errors import InputError, RunError
-from eca_zoo.weights.errors import HashMismatchError, not_published
-from eca_zoo.weights.fetch import fetch
-from eca_zoo.weights.hub import explain
-from eca_zoo.weights.hub_folder import check_folder, hub_config, model_card, write_folder
+from eca_zoo.weights.convert.hub_folder import check_folder, hub_config, model_card, write_folder
+from eca_zoo.weights.errors import HashMismatchError, convert_needed
 from eca_zoo.weights.manifest import Checkpoint, Entry, HubSource, Manifest, Source, dump_manifest
+from eca_zoo.weights.sources.fetch import fetch
+from eca_zoo.weights.sources.hub import explain
 
 _FILES = ['model.safetensors', 'config.json', 'README.md']
 
@@ -49,13 +49,13 @@ def write_hub_folder(
         measured: figures for the card, title to value with unit.
 
     Raises:
-        NotPublishedError: the entry has no checkpoint.
+        ConvertNeededError: the entry has no checkpoint.
         FetchError: it is not here and cannot be fetched.
         InputError: the folder holds another checkpoint.
         StorageError: the folder cannot be written.
     """
     if entry.checkpoint is None:
-        raise not_published(name, entry)
+        raise convert_needed(name, entry)
     path = fetch(name, entry)
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()

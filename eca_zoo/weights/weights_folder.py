@@ -1,11 +1,11 @@
-"""Where fetched and converted checkpoints live: ``ECA_ZOO_HOME``."""
+"""The folder of fetched and converted checkpoints: ``ECA_ZOO_HOME``."""
 
 import os
 import sys
 from pathlib import Path
 
 
-def eca_zoo_home() -> Path:
+def weights_folder() -> Path:
     """Absolute path of the folder for checkpoints and the local manifest; it need not exist.
 
     ``ECA_ZOO_HOME`` where it is set, else ``eca_zoo`` under the user's cache directory (``XDG_CACHE_HOME`` or
@@ -33,4 +33,4 @@ def _user_home() -> Path:
 
 def local_manifest_path() -> Path:
     """Path of the manifest that lists what was fetched or converted on this machine; it need not exist."""
-    return eca_zoo_home() / 'weights_manifest.yaml'
+    return weights_folder() / 'weights_manifest.yaml'

@@ -1,4 +1,4 @@
-"""Converting an original checkpoint to a hub-ready folder: safetensors, timm's config, and a record of both hashes."""
+"""Converting others' checkpoint files to hub-ready folders: safetensors, timm's config, a record of both hashes."""
 
 import difflib
 import hashlib
@@ -10,25 +10,25 @@ import msgspec
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.weights.convert.hub_folder import build_on_meta, check_folder, hub_config, write_folder
+from eca_zoo.weights.convert.recognition import ARCHITECTURES, Recognised, recognise, to_timm_keys
+from eca_zoo.weights.convert.untrusted_file import UntrustedFile, read_untrusted
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
 from eca_zoo.weights.files import lock, remove_leftovers
-from eca_zoo.weights.home import eca_zoo_home
-from eca_zoo.weights.hub_folder import build_on_meta, check_folder, hub_config, write_folder
 from eca_zoo.weights.load import check_tensors, load_file
-from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import (
     NAME,
+    AuthorsFile,
     Checkpoint,
     Entry,
-    Original,
     Source,
     Transform,
     packaged_manifest,
 )
-from eca_zoo.weights.mapping import ARCHITECTURES, Recognised, recognise, to_timm_keys
-from eca_zoo.weights.original import OriginalFile, read_original
-from eca_zoo.weights.store import stored_name
+from eca_zoo.weights.sources.copies import path_in_weights_folder
 from eca_zoo.weights.tensor_file import serialize
+from eca_zoo.weights.weights_folder import weights_folder
 
 _IMAGENET_CLASSES = 1000
 
@@ -43,8 +43,8 @@ class ConvertResult:
     num_classes: int
     size: int
     sha256: str
-    original_size: int
-    original_sha256: str
+    source_size: int
+    source_sha256: str
 
 
 def convert(path: Path, model: str | None = None, out: Path | None = None) -> ConvertResult:
@@ -54,9 +54,9 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
     too if it is given. Equal tensors give equal bytes.
 
     Args:
-        path: the checkpoint, see ``read_original``.
+        path: the checkpoint, see ``read_untrusted``.
         model: the architecture that it must hold, or the full name ``architecture.tag`` to record it under. Without it
-            both follow from the tensors: the published tag with these kernel sizes, or one made of the kernel sizes.
+            both follow from the tensors: the authors' tag with these kernel sizes, or one made of the kernel sizes.
         out: folder to write as well.
 
     Raises:
@@ -65,9 +65,9 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
         HashMismatchError: the manifest knows another file under this name.
         StorageError: a folder cannot be written.
     """
-    original = read_original(path)
+    file = read_untrusted(path)
     try:
-        state = to_timm_keys(original.state)
+        state = to_timm_keys(file.state)
         found = recognise(state)
         name = _choose_name(found, model)
         network = _build(found, state, name)
@@ -76,22 +76,22 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
         raise CheckpointError(f'{path}: {error}') from None
     content = serialize(state)
     sha256 = hashlib.sha256(content).hexdigest()
-    entry = _entry(name, found, path, original, Checkpoint(len(content), sha256, (_source(name, sha256),)), network)
+    entry = _entry(name, found, path, file, Checkpoint(len(content), sha256, (_source(name, sha256),)), network)
     _check_known(name, entry, path)
     config = hub_config(name, entry)
     if out is not None:
         check_folder(out, sha256, '--out')
-    folder = (eca_zoo_home() / stored_name(name, sha256)).parent
-    with lock(eca_zoo_home() / 'locks' / f'{sha256}.lock', f'storing {name}'):
+    folder = (weights_folder() / path_in_weights_folder(name, sha256)).parent
+    with lock(weights_folder() / 'locks' / f'{sha256}.lock', f'storing {name}'):
         write_folder(folder, content, config)
         remove_leftovers(folder)
     load_file(folder / 'model.safetensors', len(content), sha256, name, f'the disk is unreliable; convert {path} again')
-    record(name, entry)
+    record_entry(name, entry)
     if out is not None:
         write_folder(out, content, config)
     return ConvertResult(
         name, out or folder, found.kernel_sizes, found.num_classes,
-        len(content), sha256, original.size, original.sha256,
+        len(content), sha256, file.size, file.sha256,
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def _fits(entry: Entry, found: Recognised) -> bool:
 
 
 def _tag(found: Recognised) -> str:
-    """A tag for a network that nobody published, such as ``k3377``, or ``k3377_c10`` for ten classes."""
+    """A tag for a network that the manifest does not list, such as ``k3377``, or ``k3377_c10`` for ten classes."""
     separator = '-' if max(found.kernel_sizes) > 9 else ''
     classes = '' if found.num_classes == _IMAGENET_CLASSES else f'_c{found.num_classes}'
     return f'k{separator.join(map(str, found.kernel_sizes))}{classes}'
@@ -145,18 +145,18 @@ def _check_finite(state: dict[str, torch.Tensor]) -> None:
 
 
 def _source(name: str, sha256: str) -> Source:
-    return Source(file=stored_name(name, sha256))
+    return Source(file=path_in_weights_folder(name, sha256))
 
 
 def _entry(
-    name: str, found: Recognised, path: Path, original: OriginalFile, checkpoint: Checkpoint, network: Any
+    name: str, found: Recognised, path: Path, file: UntrustedFile, checkpoint: Checkpoint, network: Any
 ) -> Entry:
-    """The local manifest's entry: the packaged one with both hashes, or a new one for a tag that nobody published."""
+    """The local manifest's entry: the packaged one with both hashes, or a new one for a tag that it does not list."""
     packaged = packaged_manifest().models.get(name)
     if packaged is not None:
-        source = packaged.original or Original(file=path.name)
-        source = msgspec.structs.replace(source, size=original.size, sha256=original.sha256)
-        return msgspec.structs.replace(packaged, original=source, checkpoint=checkpoint)
+        source = packaged.authors_file or AuthorsFile(file=path.name)
+        source = msgspec.structs.replace(source, size=file.size, sha256=file.sha256)
+        return msgspec.structs.replace(packaged, authors_file=source, checkpoint=checkpoint)
     cfg = network.pretrained_cfg
     return Entry(
         num_classes=found.num_classes,
@@ -165,7 +165,7 @@ def _entry(
         license='unknown',
         kernel_sizes=found.kernel_sizes,
         description=f'converted from {path.name}',
-        original=Original(file=path.name, size=original.size, sha256=original.sha256),
+        authors_file=AuthorsFile(file=path.name, size=file.size, sha256=file.sha256),
         checkpoint=checkpoint,
     )
 
@@ -175,11 +175,11 @@ def _check_known(name: str, entry: Entry, path: Path) -> None:
 
     The authors published two generations of ECA-Net50 under one file name: a hash alone tells them apart.
     """
-    assert entry.original is not None and entry.checkpoint is not None
+    assert entry.authors_file is not None and entry.checkpoint is not None
     packaged = packaged_manifest()
     known = packaged.models.get(name)
-    if known is not None and known.original is not None:
-        _compare(path, name, 'SHA-256', entry.original.sha256, known.original.sha256)
+    if known is not None and known.authors_file is not None:
+        _compare(path, name, 'SHA-256', entry.authors_file.sha256, known.authors_file.sha256)
     for manifest in (packaged, local_manifest()):
         known = manifest.models.get(name)
         if known is not None and known.checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Fetching published checkpoints: each source in turn, one download at a time, nothing kept that was not verified."""
+"""Fetching checkpoints with a known hash: each source in turn, one at a time, nothing kept that was not verified."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eca_zoo.errors import EcaZooError
-from eca_zoo.weights.download import Progress, RetryPolicy, SourceError, default_policy, download
-from eca_zoo.weights.errors import FetchError, not_published
-from eca_zoo.weights.files import StorageError, lock, remove_leftovers
-from eca_zoo.weights.home import eca_zoo_home
-from eca_zoo.weights.hub import fetch_from_hub
+from eca_zoo.weights.errors import FetchError, convert_needed
+from eca_zoo.weights.files import StorageError, hash_file, lock, remove_leftovers
 from eca_zoo.weights.manifest import Checkpoint, Entry, Source
-from eca_zoo.weights.store import hash_file, local_path, local_paths, stored_name
+from eca_zoo.weights.sources.copies import copies_on_disk, path_in_weights_folder, place_on_disk
+from eca_zoo.weights.sources.download import Progress, RetryPolicy, SourceError, default_policy, download
+from eca_zoo.weights.sources.hub import fetch_from_hub
+from eca_zoo.weights.weights_folder import weights_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def fetch(
     policy: RetryPolicy | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """The verified file of a published checkpoint, fetched from the first source that delivers it.
+    """The verified file of a checkpoint with a known hash, fetched from the first source that delivers it.
 
     A file on this machine with the right hash is used as it is; one with a wrong hash is replaced.
 
@@ -50,19 +50,19 @@ def fetch(
         progress: is told the number of bytes that arrived; without it a bar on the terminal shows them.
 
     Raises:
-        NotPublishedError: the entry has no checkpoint.
+        ConvertNeededError: the entry has no checkpoint.
         FetchError: no source delivered; the text lists what each said.
         StorageError: the file cannot be written.
     """
     if entry.checkpoint is None:
-        raise not_published(name, entry)
+        raise convert_needed(name, entry)
     path = _verified_path(name, entry.checkpoint)
     if path is not None:
         return path
     from huggingface_hub import is_offline_mode
 
     checkpoint, offline = entry.checkpoint, offline or is_offline_mode()
-    with lock(eca_zoo_home() / 'locks' / f'{checkpoint.sha256}.lock', f'fetching {name}'):
+    with lock(weights_folder() / 'locks' / f'{checkpoint.sha256}.lock', f'fetching {name}'):
         path = _verified_path(name, checkpoint)  # another process may have been faster
         if path is None:
             with _reporting(progress, name, checkpoint.size) as report:
@@ -73,7 +73,7 @@ def fetch(
 
 def _verified_path(name: str, checkpoint: Checkpoint) -> Path | None:
     """The local file that loading takes, if it has the right bytes."""
-    paths = local_paths(name, checkpoint)
+    paths = copies_on_disk(name, checkpoint)
     return paths[0] if paths and _is_right(paths[0], checkpoint) else None
 
 
@@ -124,7 +124,7 @@ def _fetch_from(
     name: str, source: Source, checkpoint: Checkpoint, offline: bool, policy: RetryPolicy, progress: Progress
 ) -> Path:
     if source.hub is not None:
-        cached = local_path(name, source)
+        cached = place_on_disk(name, source)
         if cached is not None and _is_right(cached, checkpoint):
             return cached
         if offline:
@@ -134,7 +134,7 @@ def _fetch_from(
     if source.url is not None:
         if offline and urlsplit(source.url).scheme != 'file':
             raise SourceError('offline; unset HF_HUB_OFFLINE, or leave --offline out, to download it')
-        path = eca_zoo_home() / stored_name(name, checkpoint.sha256)
+        path = weights_folder() / path_in_weights_folder(name, checkpoint.sha256)
         download(source.url, path, checkpoint.size, checkpoint.sha256, policy, progress)
         remove_leftovers(path.parent)
         return path
@@ -143,8 +143,8 @@ def _fetch_from(
 
 def _check_own_file(name: str, source: Source, checkpoint: Checkpoint) -> Path:
     """The file of a ``package`` or ``file`` source, if it is there and right."""
-    path = local_path(name, source)
-    remedy = 'reinstall eca-zoo' if source.package is not None else 'convert the original again: eca-zoo convert FILE'
+    path = place_on_disk(name, source)
+    remedy = 'reinstall eca-zoo' if source.package is not None else 'convert it again: eca-zoo convert FILE'
     if path is None or not path.exists():
         raise SourceError(f'it is missing; {remedy}')
     try:
@@ -159,10 +159,10 @@ def _check_own_file(name: str, source: Source, checkpoint: Checkpoint) -> Path:
 
 def _remove_bad_copies(name: str, checkpoint: Checkpoint, good: Path) -> None:
     """Remove copies under ``ECA_ZOO_HOME`` that loading would find before the ``good`` one."""
-    for path in local_paths(name, checkpoint):
+    for path in copies_on_disk(name, checkpoint):
         if path == good:
             return
-        if path.is_relative_to(eca_zoo_home()) and not _is_right(path, checkpoint):
+        if path.is_relative_to(weights_folder()) and not _is_right(path, checkpoint):
             _logger.warning('%s: removed: its SHA-256 is wrong', path)
             path.unlink()
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from eca_zoo.weights.download import RetryPolicy, download
 from eca_zoo.weights.errors import FetchError
-from eca_zoo.weights.fetch import fetch
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
+from eca_zoo.weights.sources.download import RetryPolicy, download
+from eca_zoo.weights.sources.fetch import fetch
 from tests.hub_server import HTML_PAGE, HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 

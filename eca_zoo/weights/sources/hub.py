@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from eca_zoo.weights.download import Progress, RetryPolicy, SourceError, wrong_bytes
-from eca_zoo.weights.files import StorageError, storage_error
+from eca_zoo.weights.files import StorageError, hash_file, storage_error
 from eca_zoo.weights.manifest import HubSource
-from eca_zoo.weights.store import hash_file
+from eca_zoo.weights.sources.download import Progress, RetryPolicy, SourceError, wrong_bytes
 
 _logger = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ import timm
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.convert import ConvertResult, convert
-from eca_zoo.weights.errors import CheckpointError, HashMismatchError, NotPublishedError
+from eca_zoo.weights.convert.conversion import ConvertResult, convert
+from eca_zoo.weights.convert.recognition import recognise, to_timm_keys
+from eca_zoo.weights.errors import CheckpointError, ConvertNeededError, HashMismatchError
 from eca_zoo.weights.files import StorageError
-from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import load_manifest, packaged_manifest
-from eca_zoo.weights.mapping import recognise, to_timm_keys
 from tests.reference_checkpoints import checkpoint, golden_input, layouts, reference_state_dict
 
-GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden_logits.npz')
+GOLDEN = np.load(Path(__file__).parents[2] / 'data' / 'golden_logits.npz')
 SMALL = 'eca_mobilenetv2'  # 14 MB, and the one whose keys all change
 
 
@@ -74,7 +74,7 @@ def test_every_container_gives_equal_bytes(options: dict, converted: ConvertResu
     (tmp_path / 'other').mkdir()
     other = convert(original(SMALL, tmp_path / 'other', **options))
     assert (other.name, other.sha256, other.size) == (converted.name, converted.sha256, converted.size)
-    assert other.original_sha256 != converted.original_sha256
+    assert other.source_sha256 != converted.source_sha256
 
 
 def test_converting_twice_gives_equal_bytes(home: Path, tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_converting_twice_gives_equal_bytes(home: Path, tmp_path: Path) -> None:
 def test_both_hashes_are_recorded_in_the_local_manifest(converted: ConvertResult, home: Path, tmp_path: Path) -> None:
     path = tmp_path / 'eca_mobilenetv2_k13.pth.tar'
     entry = local_manifest().models['eca_mobilenetv2.k13_in1k']
-    assert entry.original.sha256 == sha256(path) == converted.original_sha256
-    assert entry.original.size == path.stat().st_size
+    assert entry.authors_file.sha256 == sha256(path) == converted.source_sha256
+    assert entry.authors_file.size == path.stat().st_size
     assert entry.checkpoint.sha256 == sha256(converted.folder / 'model.safetensors') == converted.sha256
     assert entry.checkpoint.size == converted.size
     assert entry.checkpoint.sources[0].file == f'{converted.folder.relative_to(home)}/model.safetensors'
@@ -125,12 +125,12 @@ def test_before_conversion_there_is_one_error_and_after_it_a_new_process_lists_a
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
         return done.stdout.splitlines()
 
-    assert run() == ['[]', 'NotPublishedError']
+    assert run() == ['[]', 'ConvertNeededError']
     convert(original(SMALL, tmp_path))
     assert run() == ["['eca_mobilenetv2.k13_in1k']", 'torch.Size([7, 1280])']
 
 
-def test_kernel_sizes_that_nobody_published_get_a_tag_of_their_own(home: Path, tmp_path: Path) -> None:
+def test_kernel_sizes_that_the_manifest_does_not_list_get_a_tag_of_their_own(home: Path, tmp_path: Path) -> None:
     state = reference_state_dict('eca_resnet18')
     for key, tensor in state.items():
         if '.eca.' in key:
@@ -178,10 +178,10 @@ def test_second_generation_under_the_same_name_is_refused_and_can_be_kept_under_
 def test_packaged_hash_of_the_original_is_compared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = packaged_manifest()
     name = 'eca_mobilenetv2.k13_in1k'
-    published = msgspec.structs.replace(manifest.models[name].original, sha256='0' * 64)
-    entry = msgspec.structs.replace(manifest.models[name], original=published)
+    published = msgspec.structs.replace(manifest.models[name].authors_file, sha256='0' * 64)
+    entry = msgspec.structs.replace(manifest.models[name], authors_file=published)
     changed = msgspec.structs.replace(manifest, models={**manifest.models, name: entry})
-    monkeypatch.setattr('eca_zoo.weights.convert.packaged_manifest', lambda: changed)
+    monkeypatch.setattr('eca_zoo.weights.convert.conversion.packaged_manifest', lambda: changed)
     path = original(SMALL, tmp_path)
     with pytest.raises(HashMismatchError) as caught:
         convert(path)
@@ -294,7 +294,7 @@ def test_local_manifest_that_is_broken_is_not_overwritten(home: Path, tmp_path: 
 
 def test_other_entries_of_the_local_manifest_stay(converted: ConvertResult) -> None:
     entry = local_manifest().models[converted.name]
-    record('eca_resnet18.mine', entry)
+    record_entry('eca_resnet18.mine', entry)
     assert list(local_manifest().models) == [converted.name, 'eca_resnet18.mine']
 
 
@@ -304,6 +304,6 @@ def test_timm_s_own_key_names_are_read_too(home: Path, tmp_path: Path) -> None:
     assert (result.kernel_sizes, result.num_classes) == ((3, 3, 5, 5), 10)
 
 
-def test_unpublished_name_raises_before_conversion(home: Path) -> None:
-    with pytest.raises(NotPublishedError):
+def test_name_raises_before_conversion(home: Path) -> None:
+    with pytest.raises(ConvertNeededError):
         timm.create_model(SMALL, pretrained=True)

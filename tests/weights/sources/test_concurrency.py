@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from eca_zoo.weights.fetch import fetch, fetch_many
-from eca_zoo.weights.local import local_manifest, record
+from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import Entry, Source, packaged_manifest
+from eca_zoo.weights.sources.fetch import fetch, fetch_many
 from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 
@@ -44,7 +44,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 def test_eight_processes_download_once_and_a_killed_one_leaves_no_lock(
     kind: str, hub: HubServer, content: bytes, home: Path, request: pytest.FixtureRequest
 ) -> None:
-    record(NAME, request.getfixturevalue(f'{kind}_entry'))
+    record_entry(NAME, request.getfixturevalue(f'{kind}_entry'))
     part = '/files/' if kind == 'url' else '/cdn/'
     hub.fail('stall', times=1, path=part)
     killed = start_fetch(hub, home)
@@ -99,7 +99,7 @@ def test_many_checkpoints_are_fetched_at_a_time_and_a_bad_one_stops_no_other(
     results = fetch_many(entries, workers=4, policy=QUICK, progress=progress)
     assert [result.name for result in results] == list(entries)
     failed = {result.name: type(result.error).__name__ for result in results if result.error is not None}
-    assert failed == {'a3.x': 'FetchError', 'b.x': 'NotPublishedError'}
+    assert failed == {'a3.x': 'FetchError', 'b.x': 'ConvertNeededError'}
     good = [result for result in results if result.path is not None]
     assert all(result.path.read_bytes() == contents[result.name] for result in good)
     assert sum(received) == sum(len(contents[result.name]) for result in good)
@@ -119,5 +119,5 @@ def test_progress_counts_each_byte_once_however_often_it_was_sent(
 def test_entries_recorded_by_many_at_once_are_all_there(home: Path) -> None:
     entry = packaged_manifest().models['eca_resnet18.k3577_in1k']
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(lambda number: record(f'eca_resnet18.n{number}', entry), range(32)))
+        list(pool.map(lambda number: record_entry(f'eca_resnet18.n{number}', entry), range(32)))
     assert sorted(local_manifest().models) == sorted(f'eca_resnet18.n{number}' for number in range(32))

@@ -11,10 +11,10 @@ import yaml
 
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError, RunError
-from eca_zoo.weights.errors import NotPublishedError
-from eca_zoo.weights.fetch import fetch
+from eca_zoo.weights.convert.publish import publish, write_hub_folder
+from eca_zoo.weights.errors import ConvertNeededError
 from eca_zoo.weights.manifest import Entry, load_manifest, parse_manifest
-from eca_zoo.weights.publish import publish, write_hub_folder
+from eca_zoo.weights.sources.fetch import fetch
 from tests.hub_server import HubServer
 
 REPO = 'eca-zoo/test_eca_resnet.digits'
@@ -100,7 +100,7 @@ def test_model_card_has_figures_usage_licence_citation_and_hashes(home: Path, tm
 
 
 def test_published_figures_of_the_authors_stand_beside_the_measured_ones(home: Path, tmp_path: Path) -> None:
-    from eca_zoo.weights.hub_folder import model_card
+    from eca_zoo.weights.convert.hub_folder import model_card
 
     manifest = load_manifest()
     entry = manifest.models['eca_resnet50.k3557_in1k']
@@ -110,7 +110,7 @@ def test_published_figures_of_the_authors_stand_beside_the_measured_ones(home: P
     assert '| Top-1 | 77.42 % |  |' in card
     assert 'Two generations are around under this file name' in card
     assert '@InProceedings{wang2020eca,' in card
-    assert '| eca_resnet50_k3557.pth.tar (original) |' in card
+    assert '| eca_resnet50_k3557.pth.tar (before conversion) |' in card
     assert 'hf-hub:' not in card
 
 
@@ -168,7 +168,7 @@ def test_name_that_is_no_repository_is_refused(home: Path, entry: Entry) -> None
 
 
 def test_checkpoint_that_is_not_here_cannot_be_published(home: Path) -> None:
-    with pytest.raises(NotPublishedError):
+    with pytest.raises(ConvertNeededError):
         publish('eca_resnet18.k3577_in1k', load_manifest().models['eca_resnet18.k3577_in1k'], REPO)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from eca_zoo.weights.convert.untrusted_file import read_untrusted
 from eca_zoo.weights.errors import CheckpointError
-from eca_zoo.weights.original import read_original
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.count': torch.tensor(3)}
 AGAIN = 'get an intact copy of it from where it came from'
@@ -33,7 +33,7 @@ def refusal(path: Path, content: bytes | None = None) -> str:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        read_original(path)
+        read_untrusted(path)
     text = str(caught.value)
     assert '\n' not in text
     assert text.startswith(f'{path}: ')
@@ -72,7 +72,7 @@ class RunsCode:
 def test_every_container_gives_the_same_tensors(wrap, legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / 'a.pth.tar'
     path.write_bytes(saved(wrap(STATE), legacy))
-    original = read_original(path)
+    original = read_untrusted(path)
     assert original.size == path.stat().st_size
     assert original.state.keys() == STATE.keys()
     assert all(torch.equal(original.state[key], STATE[key]) for key in STATE)

@@ -136,9 +136,9 @@ def _usage(name: str, repo: str | None) -> str:
 def _hashes(entry: Entry) -> str:
     assert entry.checkpoint is not None
     rows = [f'| model.safetensors | {entry.checkpoint.size} | `{entry.checkpoint.sha256}` |']
-    original = entry.original
-    if original is not None:
-        rows.append(f'| {original.file} (original) | {original.size or ""} | {_code(original.sha256)} |')
+    before = entry.authors_file
+    if before is not None:
+        rows.append(f'| {before.file} (before conversion) | {before.size or ""} | {_code(before.sha256)} |')
     return '## Files\n\n| file | bytes | SHA-256 |\n|---|---|---|\n' + '\n'.join(rows)
 
 

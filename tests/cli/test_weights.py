@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from eca_zoo.cli import main
-from eca_zoo.weights.local import record
+from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import Entry, Source, load_manifest
 from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint
@@ -47,7 +47,7 @@ def test_convert_says_what_it_found_and_where_it_is(home: Path, original: Path, 
     assert (code, errors) == (0, [])
     assert output == [
         f'{CONVERTED}: kernel sizes [1, 3], 1000 classes',
-        f'  from  {original} ({entry.original.size} bytes, SHA-256 {entry.original.sha256})',
+        f'  from  {original} ({entry.authors_file.size} bytes, SHA-256 {entry.authors_file.sha256})',
         f'  to    {tmp_path / "out"}',
         f'        model.safetensors ({entry.checkpoint.size} bytes, SHA-256 {entry.checkpoint.sha256})',
         f"  use   timm.create_model('{CONVERTED}', pretrained=True) after import eca_zoo",
@@ -59,8 +59,8 @@ def test_convert_says_what_it_found_and_where_it_is(home: Path, original: Path, 
     [
         (['convert', 'absent.pth'], 'absent.pth: cannot read the checkpoint: No such file or directory'),
         (['fetch', 'eca_resnet5'], "no checkpoint is called 'eca_resnet5'; the nearest names are eca_resnet50"),
-        (['fetch', 'eca_resnet50'], 'eca_resnet50.k3557_in1k is not published: no hash of its weights is known; down'),
-        (['verify', 'eca_resnet50'], 'eca_resnet50.k3557_in1k is not published: no hash of its weights is known; dow'),
+        (['fetch', 'eca_resnet50'], 'eca_resnet50.k3557_in1k needs conversion: no hash of its weights is known; down'),
+        (['verify', 'eca_resnet50'], 'eca_resnet50.k3557_in1k needs conversion: no hash of its weights is known; dow'),
         (['verify', 'nothing'], "no checkpoint is called 'nothing'; "),
         (['list', 'zzz*'], "no checkpoint is called 'zzz*'; eca-zoo list shows what there is"),
         (['publish', DIGITS], 'publish needs --repo ORG/NAME, or --folder DIR to write the folder alone'),
@@ -94,7 +94,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys) -> None:
 
 
 def test_fetch_says_what_it_fetched_and_what_was_here(hub: HubServer, hub_entry: Entry, capsys) -> None:
-    record(NAME, hub_entry)
+    record_entry(NAME, hub_entry)
     code, output, errors = run(capsys, 'fetch', 'all')
     assert (code, errors) == (0, [])
     assert [line.split('  ')[:2] for line in output] == [[DIGITS, 'was here'], [NAME, 'fetched']]
@@ -104,8 +104,8 @@ def test_fetch_says_what_it_fetched_and_what_was_here(hub: HubServer, hub_entry:
 def test_failed_fetch_is_exit_code_1_and_the_others_are_fetched(
     hub: HubServer, url_entry: Entry, content: bytes, capsys
 ) -> None:
-    record(NAME, url_entry)
-    record('eca_resnet18.absent', entry_with(content[:-1], Source(url=hub.url('absent'))))
+    record_entry(NAME, url_entry)
+    record_entry('eca_resnet18.absent', entry_with(content[:-1], Source(url=hub.url('absent'))))
     code, output, errors = run(capsys, 'fetch', NAME, 'eca_resnet18.absent')
     assert (code, len(output), len(errors)) == (1, 1, 1)
     assert output[0].startswith(f'{NAME}  fetched  ')
@@ -116,7 +116,7 @@ def test_failed_fetch_is_exit_code_1_and_the_others_are_fetched(
 
 
 def test_offline_without_the_file_is_one_line(hub: HubServer, hub_entry: Entry, capsys) -> None:
-    record(NAME, hub_entry)
+    record_entry(NAME, hub_entry)
     code, output, errors = run(capsys, 'fetch', NAME, '--offline')
     assert (code, output, len(errors)) == (1, [], 1)
     assert errors[0].endswith(
@@ -139,7 +139,7 @@ def test_verify_names_what_is_right_and_what_changed(home: Path, original: Path,
 
 
 def test_verify_of_an_absent_checkpoint_says_how_to_get_it(hub: HubServer, url_entry: Entry, capsys) -> None:
-    record(NAME, url_entry)
+    record_entry(NAME, url_entry)
     code, output, errors = run(capsys, 'verify', NAME)
     assert (code, output) == (2, [])
     said = f'{NAME} is not on this machine; to get it run: eca-zoo fetch {NAME}'
@@ -152,7 +152,7 @@ def test_list_has_one_row_a_checkpoint_in_three_formats(home: Path, capsys) -> N
     rows = list(csv.DictReader(output))
     assert [row['model'] for row in rows] == list(load_manifest().models)
     by_name = {row['model']: row for row in rows}
-    fifty = {'params': '25557112', 'gmacs': '4.089', 'reported_top1': '77.42', 'status': 'not published'}
+    fifty = {'params': '25557112', 'gmacs': '4.089', 'reported_top1': '77.42', 'status': 'convert needed'}
     assert by_name['eca_resnet50.k3557_in1k'] == {'model': 'eca_resnet50.k3557_in1k', **fifty}
     assert by_name[DIGITS]['reported_top1'] == ''
     assert by_name[DIGITS]['status'] == 'here'
@@ -163,11 +163,11 @@ def test_list_has_one_row_a_checkpoint_in_three_formats(home: Path, capsys) -> N
     assert output[1].split() == [DIGITS, '373,674', '0.004', '-', 'here']
 
 
-def test_status_tells_published_from_here(hub: HubServer, hub_entry: Entry, capsys) -> None:
+def test_status_tells_fetchable_from_here(hub: HubServer, hub_entry: Entry, capsys) -> None:
     name = 'eca_mobilenetv2.k13_in1k'
     entry = msgspec.structs.replace(load_manifest().models[name], checkpoint=hub_entry.checkpoint)
-    record(name, entry)
-    assert run(capsys, 'list', name)[1][1].split()[-1] == 'published'
+    record_entry(name, entry)
+    assert run(capsys, 'list', name)[1][1].split()[-1] == 'fetchable'
     run(capsys, 'fetch', name)
     assert run(capsys, 'list', name)[1][1].split()[-1] == 'here'
 

@@ -1,8 +1,8 @@
 """The local manifest: recording what was fetched or converted on this machine."""
 
 from eca_zoo.weights.files import lock, write_atomically
-from eca_zoo.weights.home import eca_zoo_home, local_manifest_path
 from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, is_absent, read_manifest
+from eca_zoo.weights.weights_folder import local_manifest_path, weights_folder
 
 
 def local_manifest() -> Manifest:
@@ -15,13 +15,13 @@ def local_manifest() -> Manifest:
     return Manifest(models={}) if is_absent(path) else read_manifest(path)
 
 
-def record(name: str, entry: Entry) -> None:
+def record_entry(name: str, entry: Entry) -> None:
     """Add ``entry`` to the local manifest, or replace the one of that name; other processes' entries stay.
 
     Raises:
         ManifestError: the present local manifest is refused.
         StorageError: it cannot be written; the present one stays.
     """
-    with lock(eca_zoo_home() / 'locks' / 'manifest.lock', 'recording a checkpoint'):
+    with lock(weights_folder() / 'locks' / 'manifest.lock', 'recording a checkpoint'):
         models = {**local_manifest().models, name: entry}
         write_atomically(local_manifest_path(), dump_manifest(Manifest(models=models)).encode())

@@ -1,4 +1,4 @@
-"""Reading the authors' checkpoints, which are pickles: only tensors come out, and nothing in the file is executed."""
+"""Reading others' checkpoint files, most of them pickles: only tensors come out, and nothing in them is executed."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ _WRAPPERS = ('module.', '_orig_mod.')  # of DataParallel and torch.compile
 _AGAIN = 'get an intact copy of it from where it came from'
 
 
-class OriginalFile(NamedTuple):
+class UntrustedFile(NamedTuple):
     """A checkpoint as it was found: its tensors, and the SHA-256 and size of the bytes that they were read from."""
 
     state: dict[str, torch.Tensor]
@@ -27,7 +27,7 @@ class OriginalFile(NamedTuple):
     size: int
 
 
-def read_original(path: Path) -> OriginalFile:
+def read_untrusted(path: Path) -> UntrustedFile:
     """The state dict in a checkpoint as training scripts save it, on the CPU.
 
     Reads PyTorch's zip container and the one from before 1.6, with ``state_dict`` inside or bare, with or without the
@@ -53,7 +53,7 @@ def read_original(path: Path) -> OriginalFile:
         state = _tensors_of(loaded, len(content))
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
-    return OriginalFile(state, hashlib.sha256(content).hexdigest(), len(content))
+    return UntrustedFile(state, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def _check_kind(content: bytes) -> None:
