@@ -19,8 +19,7 @@ from eca_zoo.harness import leaderboard
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
-from eca_zoo.harness.table import measurements
-from eca_zoo.harness.table.columns import BY_NAME
+from eca_zoo.harness.table.columns import BY_NAME, measurements
 from eca_zoo.harness.table.frames import NAMES, to_frame
 
 IMAGES = 60
@@ -103,7 +102,7 @@ def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
 
     monkeypatch.setattr(measurements, 'cells_of', measure)
     monkeypatch.setattr('eca_zoo.harness.speed.rounds._measure_group', measure)
-    monkeypatch.setattr('eca_zoo.harness.accuracy.run.load_network', measure)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.evaluation.run.load_network', measure)
     run_leaderboard(suite(), tmp_path, digits)
     assert (tmp_path / 'leaderboard.csv').read_bytes() == before
 

@@ -1,7 +1,10 @@
 """Encoded images with their labels and names, whatever kind of data set they come from."""
 
+import copy
 import hashlib
+import io
 import os
+import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,7 +47,11 @@ class Images(ABC):
 
     @abstractmethod
     def open(self, position: int) -> EncodedImage:
-        """The image at ``position``; what goes wrong in reading it is raised as it is."""
+        """The image at ``position``; what goes wrong in reading it is raised as it is.
+
+        What it reads from is opened by this call or by this process: a file that was opened before a process was forked
+        has one position for both, and each would read where the other one left it.
+        """
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -83,12 +90,44 @@ def digest(lines: Iterable[str]) -> str:
     return hasher.hexdigest()
 
 
+def read_extent(path: str | os.PathLike[str], offset: int, size: int) -> io.BytesIO:
+    """``size`` bytes of a file from ``offset`` on.
+
+    Raises:
+        OSError: they are not all there.
+    """
+    with open(path, 'rb') as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise OSError(f'the file ends after {len(content)} of its {size} bytes')
+    return io.BytesIO(content)
+
+
+def check_plain(member: tarfile.TarInfo, path: str | os.PathLike[str]) -> None:
+    """Refuse a file that does not lie in one piece in the tar ``path``.
+
+    Raises:
+        InputError: it was stored without its holes.
+    """
+    if member.issparse():
+        raise InputError(f'{path}: {member.name} is stored as a sparse file; pack the tar again without --sparse')
+
+
 class ReaderImages(Images):
-    """A folder or a tar, through timm's reader."""
+    """A folder or a tar, as timm's reader lists it; of a tar, images are read from where the reader found them.
+
+    The reader would keep the tar open.
+    """
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._is_tar = not hasattr(reader, 'class_to_idx')
+        if self._is_tar:
+            for member, _, around in reader.samples:
+                check_plain(member, reader.root)
+                if around is not None:
+                    check_plain(around, reader.root)
         class_to_idx = reader.class_name_to_idx if self._is_tar else reader.class_to_idx
         self.class_names = tuple(sorted(class_to_idx, key=lambda name: class_to_idx[name]))
         targets: Iterable[int] = reader.targets if self._is_tar else (target for _, target in reader.samples)
@@ -98,8 +137,14 @@ class ReaderImages(Images):
         return len(self._labels)
 
     def open(self, position: int) -> EncodedImage:
-        source, _ = self._reader[position]
+        source = self._read_member(position) if self._is_tar else self._reader[position][0]
         return EncodedImage(source, self._labels[position])
+
+    def _read_member(self, position: int) -> io.BytesIO:
+        """An image of the tar, or of a tar in it."""
+        member, _, around = self._reader.samples[position]
+        start = around.offset_data if around is not None else 0
+        return read_extent(self._reader.root, start + member.offset_data, member.size)
 
     def names(self) -> list[str]:
         return self._reader.filenames()
@@ -202,7 +247,11 @@ class TorchImages(Images):
 
 
 class StreamedImages(Images):
-    """A data set that can only be read in one go, in an order that its reader decides: no shards, no resuming."""
+    """A data set that can only be read in one go, in an order that its reader decides: no shards, no resuming.
+
+    timm's readers open their pipeline for the process and worker that reads first and keep it; so the reader that is
+    kept here never reads, and each stream has a copy.
+    """
 
     is_stream = True
 
@@ -217,8 +266,10 @@ class StreamedImages(Images):
 
     def stream(self, num_workers: int) -> Iterator[tuple[Any, int]]:
         """Pillow images with their labels; in a loader's worker, that worker's part."""
-        self._dataset.set_loader_cfg(num_workers=num_workers)
-        yield from self._dataset
+        dataset = copy.copy(self._dataset)
+        dataset.reader = copy.copy(self._dataset.reader)
+        dataset.set_loader_cfg(num_workers=num_workers)
+        yield from dataset
 
     def names(self) -> list[str]:
         raise InputError(f'{self._name}: a streamed data set has no file names; leave out --real-labels')

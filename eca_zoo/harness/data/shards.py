@@ -1,13 +1,12 @@
 """WebDataset shards on disk, indexed once, so that they can be read at any position like a folder."""
 
-import io
 import json
 import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data.images import EncodedImage, Images, digest
+from eca_zoo.harness.data.images import EncodedImage, Images, check_plain, digest, read_extent
 
 
 class _Sample(NamedTuple):
@@ -55,9 +54,7 @@ class ShardImages(Images):
 
     def open(self, position: int) -> EncodedImage:
         sample = self._samples[position]
-        with self._paths[sample.shard].open('rb') as file:
-            file.seek(sample.offset)
-            return EncodedImage(io.BytesIO(file.read(sample.size)), sample.label)
+        return EncodedImage(read_extent(self._paths[sample.shard], sample.offset, sample.size), sample.label)
 
     def names(self) -> list[str]:
         return [f'{self._paths[sample.shard].name}/{sample.key}' for sample in self._samples]
@@ -93,6 +90,7 @@ class ShardImages(Images):
                 f'{self._paths[shard]}: sample {key} has no image ({", ".join(self._image_keys)}) but '
                 f'{", ".join(files)}; name its extension with --input-key'
             )
+        check_plain(image, self._paths[shard])
         wanted = 'json' if self._label_key else 'cls'
         if wanted not in files:
             raise InputError(f'{self._paths[shard]}: sample {key} has no {wanted} file with its label')
