@@ -19,11 +19,11 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy import evaluation
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.data.datasets import DataSpec
+from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.machine.processes import agreed, current
 from eca_zoo.harness.networks.complexity import complexity_of_spec
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.harness.speed.settings import ThroughputSettings

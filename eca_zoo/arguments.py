@@ -13,7 +13,7 @@ from torch import nn
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.user_checkpoint import checkpoint_files
 from eca_zoo.strict_yaml import RecordError, typed_record
 

@@ -25,3 +25,8 @@ def packaged_path(name: str) -> Path:
         if path.exists():
             return path
     raise FileNotFoundError(f'eca_zoo carries no data file {name!r}; reinstall the package')
+
+
+def packaged_names(folder: str) -> list[str]:
+    """Names of the YAML files in the packaged ``folder``, such as the suites, without their extension."""
+    return sorted(path.stem for path in packaged_path(folder).glob('*.yaml'))

@@ -13,7 +13,7 @@ import torch
 from timm.models.resnet import Bottleneck
 
 from eca_zoo.harness.machine.environment import processor_name
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.rounds import measure_throughput
 from eca_zoo.harness.speed.settings import ThroughputSettings
 

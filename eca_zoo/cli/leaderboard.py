@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.resources import packaged_names
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,7 +25,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('suite', metavar='SUITE', help='YAML file, or imagenet, complexity, throughput or digits')
+    parser.add_argument('suite', metavar='SUITE', help=f'YAML file, or one of {", ".join(packaged_names("suites"))}')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='run directory; the table goes there')
     parser.add_argument('--data-dir', type=Path, metavar='DIR', help="folder or tar of the suite's data set")
     parser.add_argument(

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.validate_report import exit_code, report
+from eca_zoo.harness.data.kinds import prefixes
 
 if TYPE_CHECKING:
     from eca_zoo.harness.accuracy.settings import EvalSettings
-    from eca_zoo.harness.data.datasets import DataSpec
-    from eca_zoo.harness.networks.spec import ModelSpec
+    from eca_zoo.harness.data.data_spec import DataSpec
+    from eca_zoo.harness.networks.model_spec import ModelSpec
 
 _NO_COUNTERPART = {
     '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
@@ -82,7 +83,7 @@ def _add_data(group: Any) -> None:
     group.add_argument('--data-dir', metavar='DIR', type=Path, help='folder with one folder a class, or a tar of it')
     group.add_argument(
         '--dataset', metavar='NAME', default='',
-        help="timm's name of a data set: hfds/, hfids/, wds/, tfds/ or torch/ and a name (default: folder or tar)",
+        help=f"timm's name of a data set: {prefixes()} and a name (default: folder or tar)",
     )  # fmt: skip
     group.add_argument('--split', metavar='NAME', default='validation', help='of the data set (default: validation)')
     group.add_argument('--num-samples', metavar='N', type=int, help='images of a streamed data set')
@@ -217,7 +218,7 @@ def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
 
 
 def _data_spec(args: argparse.Namespace) -> 'DataSpec':
-    from eca_zoo.harness.data.datasets import DataSpec
+    from eca_zoo.harness.data.data_spec import DataSpec
 
     return DataSpec(
         root=args.data_dir or args.data,

@@ -12,10 +12,11 @@ import pandas as pd
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
-from eca_zoo.harness.data.datasets import DataSpec, open_data
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.machine.environment import describe_environment
 from eca_zoo.harness.machine.processes import Processes, agreed
-from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
+from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.results import ThroughputResult

@@ -11,11 +11,11 @@ import msgspec
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.data.datasets import DataSpec
+from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.resources import packaged_path
+from eca_zoo.resources import packaged_names, packaged_path
 from eca_zoo.strict_yaml import RecordError, Strict, load_yaml, typed, typed_record
 
 VERSION = 1
@@ -111,20 +111,19 @@ def read_suite(name_or_path: str) -> Suite:
     return parse_suite(text, path)
 
 
-def packaged_suites() -> list[str]:
-    """Names of the suites that come with the package."""
-    return sorted(path.stem for path in packaged_path('suites').glob('*.yaml'))
-
-
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in ('.yaml', '.yml') or path.is_file():
         if path.is_file():
             return path
-        raise SuiteError(f'{path}: there is no such suite; the packaged ones are {", ".join(packaged_suites())}')
-    if name_or_path in packaged_suites():
+        raise SuiteError(f'{path}: there is no such suite; the packaged ones are {", ".join(packaged_names("suites"))}')
+    if name_or_path in packaged_names('suites'):
         return packaged_path(f'suites/{name_or_path}.yaml')
-    raise SuiteError(f'{name_or_path!r} is no suite: name a .yaml file or one of {", ".join(packaged_suites())}')
+    raise SuiteError(f'{name_or_path!r} is no suite: name a .yaml file or one of {", ".join(packaged_names("suites"))}')
+
+
+def _packaged() -> str:
+    return ', '.join(packaged_names('suites'))
 
 
 def parse_suite(text: str, path: Path) -> Suite:

@@ -13,9 +13,9 @@ import json, os, socket, sys, traceback
 from pathlib import Path
 import torch
 from eca_zoo.cli import main
-from eca_zoo.harness.data.datasets import DataSpec
+from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.machine.processes import process_group
 from eca_zoo.harness.resume.journal import RunDirectory

@@ -6,7 +6,8 @@ import pytest
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.suites import packaged_suites, parse_suite, read_suite
+from eca_zoo.harness.suites import parse_suite, read_suite
+from eca_zoo.resources import packaged_names
 
 SIX = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2']
 
@@ -16,8 +17,8 @@ def parse(body):
 
 
 def test_every_packaged_suite_can_be_read():
-    assert packaged_suites() == ['complexity', 'digits', 'imagenet', 'throughput']
-    for name in packaged_suites():
+    assert packaged_names('suites') == ['complexity', 'digits', 'imagenet', 'throughput']
+    for name in packaged_names('suites'):
         assert read_suite(name).name == name
 
 

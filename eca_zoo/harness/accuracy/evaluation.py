@@ -14,12 +14,13 @@ from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.run import AccuracyRun
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.data.datasets import DataSpec, OpenData, open_data
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.devices import numeric_flags
 from eca_zoo.harness.machine.memory import freed_memory_kept
 from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
 

@@ -7,8 +7,8 @@ from timm.data import resolve_data_config
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.batches import PixelTransform, check_channels, fit_channels
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import pretrained_cfg
-from eca_zoo.harness.networks.spec import ModelSpec
 
 
 @dataclass(frozen=True)

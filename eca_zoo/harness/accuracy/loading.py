@@ -16,8 +16,8 @@ from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.accuracy.input_plan import InputPlan
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.machine.devices import parameter_dtype
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import weights_sha256
-from eca_zoo.harness.networks.spec import ModelSpec
 from eca_zoo.harness.networks.user_checkpoint import load_checkpoint
 
 _logger = logging.getLogger(__name__)

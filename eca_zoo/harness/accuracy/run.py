@@ -21,8 +21,8 @@ from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import weights_identity
-from eca_zoo.harness.networks.spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 

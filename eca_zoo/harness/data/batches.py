@@ -12,7 +12,8 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from eca_zoo.errors import InputError, one_line
-from eca_zoo.harness.data.images import BadImage, Images, StreamedImages
+from eca_zoo.harness.data.images import BadImage, Images
+from eca_zoo.harness.data.libraries import StreamedImages
 from eca_zoo.harness.data.preprocess import PreprocessMode, evaluation_transform, stack_channels_last
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 
-from eca_zoo.errors import InputError
-from eca_zoo.harness.data.images import DatasetsLibraryImages, Images, ReaderImages, StreamedImages, TorchImages
+from eca_zoo.errors import InputError, one_line
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.images import Images
+from eca_zoo.harness.data.kinds import DataKind, kind_of
 from eca_zoo.harness.data.labels import (
     LabelError,
     map_classes,
@@ -20,64 +22,13 @@ from eca_zoo.harness.data.labels import (
     read_class_map,
     read_real_labels,
 )
-from eca_zoo.harness.data.shards import ShardImages
 from eca_zoo.weights.files import hash_file
 
 _logger = logging.getLogger(__name__)
 
-_STREAMS = ('hfids', 'tfds')
 _SPLIT_NAMES = {'train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test'}
 #: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
 PACKAGED = 'default'
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """A labelled data set as a user names it.
-
-    Attributes:
-        root: folder, tar file, or cache folder of a hub data set.
-        dataset: timm's name: empty for a folder or tar, else ``hfds/``, ``hfids/``, ``wds/``, ``tfds/`` or ``torch/``
-            and a name.
-        split: of the data set; a folder of this name under ``root`` is used if there is one.
-        class_map: file with the class indices by name, see ``read_class_map``.
-        ground_truth: file with the labels of images that lie in no class folders, see ``read_ground_truth``.
-        real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default``.
-        valid_labels: class indices that results are restricted to: a file, ``imagenet-a`` or ``imagenet-r``.
-        num_samples: images of a streamed data set that does not know it.
-        input_key: field of the images; of a folder, file extensions separated by semicolons.
-        target_key: field of the labels.
-        input_img_mode: Pillow's mode that images are converted to; by default RGB, or L for one channel.
-        skip_bad_images: count and list images that cannot be decoded; by default the first one ends the run.
-        download: let timm download the data set.
-        trust_remote_code: let a hub data set run its code.
-        label: name in tables; made from the above if it is empty.
-    """
-
-    root: Path | None = None
-    dataset: str = ''
-    split: str = 'validation'
-    class_map: Path | None = None
-    ground_truth: Path | None = None
-    real_labels: str | None = None
-    valid_labels: str | None = None
-    num_samples: int | None = None
-    input_key: str | None = None
-    target_key: str | None = None
-    input_img_mode: str | None = None
-    skip_bad_images: bool = False
-    download: bool = False
-    trust_remote_code: bool = False
-    label: str = ''
-
-    @property
-    def name(self) -> str:
-        """What tables and messages call it."""
-        if self.label:
-            return self.label
-        if self.dataset:
-            return self.dataset
-        return self.root.resolve().name.removesuffix('.tar') if self.root is not None else ''
 
 
 @dataclass(frozen=True)
@@ -136,11 +87,10 @@ def open_data(spec: DataSpec) -> OpenData:
         InputError: it is missing, empty or flat, cannot be read, or lacks labels that were asked for.
     """
     class_map = _class_map(spec)
-    prefix = spec.dataset.partition('/')[0].lower() if '/' in spec.dataset else ''
-    if not prefix:
+    kind = kind_of(spec)
+    if not kind.prefix:
         _check_root(spec)
-    dataset = _create(spec, class_map, prefix)
-    images = _images(spec, dataset, prefix)
+    images = kind.open(spec, _create(spec, class_map, kind))
     if len(images) == 0 and not images.is_stream:
         raise InputError(f'{spec.root or spec.dataset}: there are no images in it; name another folder or split')
     real = None
@@ -153,7 +103,7 @@ def open_data(spec: DataSpec) -> OpenData:
     elif class_names == ('',) and real is not None:
         images.set_labels([labels[0] if labels else -1 for labels in real])
         class_names = None
-    elif class_names is not None and not prefix:
+    elif class_names is not None and not kind.prefix:
         _check_folders(spec, images)
     valid = read_class_list(spec.valid_labels) if spec.valid_labels is not None else None
     subset = named_subset(class_names) if class_names is not None and valid is None else None
@@ -181,16 +131,9 @@ def _check_root(spec: DataSpec) -> None:
         raise InputError(f'{spec.root}: not a folder and not a .tar file; unpack it, or name the folder it lies in')
 
 
-def _create(spec: DataSpec, class_map: dict[str, int] | None, prefix: str) -> Any:
+def _create(spec: DataSpec, class_map: dict[str, int] | None, kind: DataKind) -> Any:
     """timm's data set, without a transform; whatever it says about bad input becomes one line."""
-    optional: dict[str, Any] = {'input_key': spec.input_key, 'target_key': spec.target_key, 'class_map': class_map}
-    if not prefix and spec.root is not None and spec.root.is_file():
-        # The cache is a pickle beside the tar.
-        optional = {'cache_tarinfo': False, 'class_map': class_map}
-    if prefix == 'torch':
-        optional = {}
-    elif not prefix:
-        optional.pop('target_key', None)
+    arguments: dict[str, Any] = {'input_key': spec.input_key, 'target_key': spec.target_key, 'class_map': class_map}
     try:
         return create_dataset(
             spec.dataset,
@@ -200,13 +143,13 @@ def _create(spec: DataSpec, class_map: dict[str, int] | None, prefix: str) -> An
             num_samples=spec.num_samples,
             input_img_mode=spec.input_img_mode or 'RGB',
             trust_remote_code=spec.trust_remote_code,
-            **optional,
+            **{key: arguments[key] for key in kind.keys},
+            **kind.options,
         )
     except ImportError as error:
-        package = {'wds': 'webdataset', 'tfds': 'tensorflow-datasets'}.get(prefix, 'datasets')
-        raise InputError(f'{spec.dataset}: {error}; install it: pip install {package}') from None
+        raise InputError(f'{spec.dataset}: {error}; install it: pip install {kind.package}') from None
     except Exception as error:
-        raise _unreadable(spec, error, prefix) from error
+        raise _unreadable(spec, error, kind) from error
 
 
 def _root_text(root: Path | None) -> str | None:
@@ -214,14 +157,14 @@ def _root_text(root: Path | None) -> str | None:
     return None if root is None else re.sub(r'^(\w{2,}):/(?!/)', r'\1://', str(root))
 
 
-def _unreadable(spec: DataSpec, error: Exception, prefix: str) -> InputError:
+def _unreadable(spec: DataSpec, error: Exception, kind: DataKind) -> InputError:
     where = spec.root if spec.root is not None else spec.dataset
-    if not prefix and 'Found 0 images' in str(error):
+    if not kind.prefix and 'Found 0 images' in str(error):
         return InputError(f'{where}: {_why_empty(spec)}')
-    if not prefix and isinstance(error, ValueError) and not str(error).startswith('Invalid'):
+    if not kind.prefix and isinstance(error, ValueError) and not str(error).startswith('Invalid'):
         return InputError(f'{where}: there are no images in it; name another file')
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    name = f' ({spec.dataset}, split {spec.split})' if prefix else ''
+    reason = one_line(error)
+    name = f' ({spec.dataset}, split {spec.split})' if kind.prefix else ''
     return InputError(f'{where}{name}: cannot be opened: {reason}')
 
 
@@ -235,21 +178,6 @@ def _why_empty(spec: DataSpec) -> str:
         return 'there are tar files in it and no images; name the tar file, or --dataset wds/ and the shards as --split'
     others = f'; it holds files with the extensions {", ".join(sorted(found)[:5])}' if found else ''
     return f'there are no images ({searched}) in it or below{others}; name a folder with one folder for each class'
-
-
-def _images(spec: DataSpec, dataset: Any, prefix: str) -> Images:
-    if prefix == 'torch':
-        return TorchImages(dataset, spec.dataset, spec.split)
-    if prefix == 'wds':
-        reader = dataset.reader
-        paths = [os.path.join(reader.root, name) for name in reader.split_info.filenames]
-        if all(os.path.isfile(path) for path in paths):
-            return ShardImages([Path(path) for path in paths], reader, spec.target_key)
-    if prefix == 'wds' or prefix in _STREAMS:
-        return StreamedImages(dataset, spec.dataset, spec.split)
-    if prefix == 'hfds':
-        return DatasetsLibraryImages(dataset.reader)
-    return ReaderImages(dataset.reader)
 
 
 def _check_folders(spec: DataSpec, images: Images) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data.images import EncodedImage, Images, check_plain, digest, read_extent
+from eca_zoo.harness.data.archives import check_plain, read_extent
+from eca_zoo.harness.data.images import EncodedImage, Images, digest
 
 
 class _Sample(NamedTuple):

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from eca_zoo.errors import InputError, RunError, one_line
 from eca_zoo.harness.networks.building import create_network, default_input_size, in_evaluation
-from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
+from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.models import EcaLayer
 
 _aten = torch.ops.aten

@@ -12,7 +12,7 @@ from torch import nn
 
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError, one_line
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import load_manifest
 

@@ -18,7 +18,7 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import numeric_flags, resolve_device, visible_devices
 from eca_zoo.harness.machine.memory import freed_memory_kept, is_out_of_memory, release_memory
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.runners import Runner, Step
 from eca_zoo.harness.speed.settings import ThroughputSettings

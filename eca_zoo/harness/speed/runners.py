@@ -15,7 +15,7 @@ from eca_zoo.harness.machine.devices import autocast, parameter_dtype
 from eca_zoo.harness.networks.building import create_network, default_input_size
 from eca_zoo.harness.networks.export import onnx_session, write_onnx
 from eca_zoo.harness.networks.fuse import fuse_batch_norms
-from eca_zoo.harness.networks.spec import ModelSpec, network_arguments
+from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.speed.settings import ThroughputSettings
 
 Step = Callable[[], Any]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.networks.complexity import complexity_of_spec
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings

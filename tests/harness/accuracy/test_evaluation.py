@@ -17,8 +17,8 @@ from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.data.datasets import DataSpec
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from tests.harness.image_sets import MODEL, digits, encoded, write_folder, write_shards
 
 QUICK = EvalSettings(batch_size=16, workers=0, device='cpu')

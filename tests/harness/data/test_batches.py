@@ -20,7 +20,8 @@ from eca_zoo.harness.data.batches import (
     number_of_blocks,
     on_device,
 )
-from eca_zoo.harness.data.datasets import DataSpec, open_data
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.datasets import open_data
 from tests.harness.image_sets import digits, encoded, write_folder, write_tar
 
 CPU = torch.device('cpu')

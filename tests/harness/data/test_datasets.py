@@ -9,7 +9,8 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as HubImage
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data.datasets import DataSpec, open_data
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.datasets import open_data
 from tests.harness.image_sets import add_file, digits, encoded, write_folder, write_shards, write_tar
 
 LABELS = sorted(label for _, label in digits())

@@ -18,7 +18,8 @@ from PIL import Image
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.data.batches import PixelTransform, make_loader, number_of_blocks
-from eca_zoo.harness.data.datasets import DataSpec, open_data
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.data.images import Images
 from tests.harness.image_sets import add_file, digits, encoded, write_folder, write_shards, write_tar
 

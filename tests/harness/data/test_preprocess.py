@@ -97,7 +97,7 @@ def test_exact_pixels_equal_timm_where_pillow_resizes_along_columns_first(size):
 
 
 def test_another_pillow_is_noticed_and_left_to_timm(monkeypatch, caplog):
-    from eca_zoo.harness.data.datasets import preprocess
+    from eca_zoo.harness.data import preprocess
 
     transform = evaluation_transform(CONFIG)
     exact = preprocess._resize_exactly

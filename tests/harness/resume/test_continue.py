@@ -13,8 +13,8 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.counts import percent
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.data.datasets import DataSpec
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from tests.harness.image_sets import MODEL, digits, write_folder

@@ -7,7 +7,7 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import resolve_device, visible_devices
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed import rounds as throughput
 from eca_zoo.harness.speed.rounds import measure_throughput, throughput_groups
 from eca_zoo.harness.speed.runners import Runner

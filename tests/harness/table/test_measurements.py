@@ -6,7 +6,7 @@ import json
 import pytest
 
 from eca_zoo.cli import main
-from eca_zoo.harness.networks.spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.measurements import Measurements
 
