@@ -77,7 +77,7 @@ def typed_record(raw: dict[str, Any], kind: type[_T], left_out: tuple[str, ...] 
 
 
 def _decode(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str | Path):
         return Path(value)
     raise TypeError(f'expected {kind.__name__}, got {value!r}')
 

@@ -1,5 +1,6 @@
 """What a model is fed with, known before it is built."""
 
+import logging
 from dataclasses import dataclass
 
 from timm.data import resolve_data_config
@@ -9,6 +10,8 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.batches import PixelTransform, check_channels, fit_channels
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import pretrained_cfg
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
         'crop_pct': settings.crop_pct, 'crop_mode': settings.crop_mode, 'interpolation': settings.interpolation,
     }  # fmt: skip
     config = resolve_data_config(arguments, pretrained_cfg=cfg, use_test_size=not settings.use_train_size)
+    if spec.module is not None and not cfg:
+        _logger.warning(
+            '%s: it has no pretrained_cfg, so that its input is assumed: %s pixels, crop %s, %s, mean %s, std %s; give '
+            'img_size, crop_pct, interpolation, mean and std', spec.title, config['input_size'], config['crop_pct'],
+            config['interpolation'], config['mean'], config['std'],
+        )  # fmt: skip
     size = tuple(config['input_size'])
     if spec.in_chans is not None and settings.input_size is None:
         size = (spec.in_chans, *size[1:])
