@@ -12,7 +12,7 @@ PACKAGE = Path(eca_zoo.__file__).parent
 ROOT = PACKAGE.parent
 # From the ground up; a room imports from its own floor and from those below it.
 FLOORS = (
-    ('errors', 'resources', 'strict_yaml', 'progress'),
+    ('errors', 'files', 'progress', 'resources', 'strict_yaml'),
     ('weights', 'models'),
     ('harness.machine',),
     ('harness.resume',),

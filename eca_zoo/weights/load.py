@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from eca_zoo.files import hash_file
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError, convert_needed
-from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import Entry
 from eca_zoo.weights.sources.copies import copies_on_disk
 from eca_zoo.weights.tensor_file import (

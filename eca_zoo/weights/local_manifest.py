@@ -1,6 +1,6 @@
 """The local manifest: recording what was fetched or converted on this machine."""
 
-from eca_zoo.weights.files import lock, write_atomically
+from eca_zoo.files import lock, write_atomically
 from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, is_absent, read_manifest
 from eca_zoo.weights.weights_folder import local_manifest_path, weights_folder
 

@@ -102,7 +102,7 @@ def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
 
     monkeypatch.setattr(measurements, 'cells_of', measure)
     monkeypatch.setattr('eca_zoo.harness.speed.rounds._measure_group', measure)
-    monkeypatch.setattr('eca_zoo.harness.accuracy.evaluation.run.load_network', measure)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.run.load_network', measure)
     run_leaderboard(suite(), tmp_path, digits)
     assert (tmp_path / 'leaderboard.csv').read_bytes() == before
 

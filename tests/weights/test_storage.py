@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from eca_zoo.files import StorageError, lock, remove_leftovers, write_atomically
 from eca_zoo.weights.errors import FetchError
-from eca_zoo.weights.files import StorageError, lock, remove_leftovers, write_atomically
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
 from eca_zoo.weights.sources.fetch import fetch
@@ -208,7 +208,7 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         'import sys, time\n'
         "sys.argv[0] = 'eca-zoo'\n"
         'from pathlib import Path\n'
-        'from eca_zoo.weights.files import lock\n'
+        'from eca_zoo.files import lock\n'
         "with lock(Path(sys.argv[1]), 'test'):\n"
         "    print('held', flush=True)\n"
         '    time.sleep(60)\n'

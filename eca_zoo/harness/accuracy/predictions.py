@@ -1,6 +1,5 @@
 """The best guesses for each image, kept while models run and written as a Parquet file."""
 
-import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import replacing
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.machine.processes import current, gather
 from eca_zoo.harness.resume.journal import RunDirectory
-from eca_zoo.weights.files import move_into_place, storage_error, temporary_beside
 
 Part = dict[str, torch.Tensor]
 
@@ -40,15 +39,8 @@ class PredictionStore:
         if self._journal is None:
             return None
         path = self._journal.predictions / f'{current().rank:05d}-{uuid.uuid4().hex}.pt'
-        temporary = temporary_beside(path)
-        try:
-            with temporary.open('xb') as file:
-                torch.save(part, file)
-                file.flush()
-                os.fsync(file.fileno())
-            move_into_place(temporary, path)
-        except OSError as error:
-            raise storage_error(path, error, '--out') from None
+        with replacing(path, '--out') as temporary:
+            torch.save(part, temporary)
         return path.name
 
     def collect(self, title: str, files: Sequence[str | None]) -> None:
@@ -92,15 +84,8 @@ class PredictionStore:
             'real_labels': arrow.list_(arrow.int32()),
         }  # fmt: skip
         table = arrow.table({name: arrow.array(values, types[name]) for name, values in columns.items()})
-        temporary = temporary_beside(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, '--save-predictions') as temporary:
             parquet.write_table(table, temporary)
-            move_into_place(temporary, path)
-        except OSError as error:
-            raise storage_error(path, error, '--save-predictions') from None
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _joined(parts: Sequence[Part]) -> Part:

@@ -11,6 +11,7 @@ from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 
 from eca_zoo.errors import InputError, one_line
+from eca_zoo.files import hash_file
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.images import Images
 from eca_zoo.harness.data.kinds import DataKind, kind_of
@@ -22,7 +23,6 @@ from eca_zoo.harness.data.labels import (
     read_class_map,
     read_real_labels,
 )
-from eca_zoo.weights.files import hash_file
 
 _logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from torch import nn
 
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError, one_line
+from eca_zoo.files import hash_file
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import load_manifest
 
 _HUB = ('hf-hub:', 'hf_hub:')

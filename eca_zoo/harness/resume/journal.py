@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from eca_zoo.errors import EcaZooError, InputError
+from eca_zoo.files import storage_error
 from eca_zoo.harness.machine.processes import agreed
 from eca_zoo.harness.resume.lock import RunLock
-from eca_zoo.weights.files import storage_error
 
 _logger = logging.getLogger(__name__)
 

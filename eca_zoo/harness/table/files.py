@@ -1,7 +1,6 @@
 """The table as text for a CSV or JSON file, and files that are complete or as they were before."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import write_atomically
 from eca_zoo.harness.table.columns import format_cell
 from eca_zoo.harness.table.frames import NAMES
-from eca_zoo.weights.files import move_into_place, storage_error, temporary_beside
 
 
 def to_csv(frame: pd.DataFrame, columns: Sequence[str] = NAMES) -> str:
@@ -45,15 +44,4 @@ def write_text(path: Path, text: str) -> None:
     """
     if path.is_dir():
         raise InputError(f'{path}: is a folder; name a file')
-    temporary = temporary_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('x', encoding='utf-8', newline='') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        move_into_place(temporary, path)
-    except OSError as error:
-        raise storage_error(path, error, '--out') from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text.encode(), '--out')

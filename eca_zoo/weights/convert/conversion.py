@@ -10,11 +10,11 @@ import msgspec
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import lock, remove_leftovers
 from eca_zoo.weights.convert.hub_folder import build_on_meta, check_folder, hub_config, write_folder
 from eca_zoo.weights.convert.recognition import ARCHITECTURES, Recognised, recognise, to_timm_keys
 from eca_zoo.weights.convert.untrusted_file import UntrustedFile, read_untrusted
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
-from eca_zoo.weights.files import lock, remove_leftovers
 from eca_zoo.weights.load import check_tensors, load_file
 from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import (

@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import storage_error
 from eca_zoo.weights.convert.conversion import ConvertResult, convert
-from eca_zoo.weights.files import storage_error
 from eca_zoo.weights.manifest import Entry
 from eca_zoo.weights.sources.google_drive import GOOGLE_DRIVE, download_authors_file
 from eca_zoo.weights.weights_folder import weights_folder

@@ -13,7 +13,7 @@ from timm.models._hub import save_config_for_hf
 
 from eca_zoo import models  # noqa: F401 - registers the networks with timm
 from eca_zoo.errors import InputError
-from eca_zoo.weights.files import storage_error, write_atomically
+from eca_zoo.files import storage_error, write_atomically
 from eca_zoo.weights.manifest import Entry
 
 _CITATION = """\

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from eca_zoo.weights.files import hash_file, move_into_place, storage_error
+from eca_zoo.files import hash_file, move_into_place, storage_error
 
 _logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from eca_zoo.errors import EcaZooError
+from eca_zoo.files import StorageError, hash_file, lock, remove_leftovers
 from eca_zoo.weights.errors import FetchError, convert_needed
-from eca_zoo.weights.files import StorageError, hash_file, lock, remove_leftovers
 from eca_zoo.weights.manifest import Checkpoint, Entry, Source
 from eca_zoo.weights.sources.copies import copies_on_disk, path_in_weights_folder, place_on_disk
 from eca_zoo.weights.sources.download import Progress, RetryPolicy, SourceError, default_policy, download

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import hash_file
 from eca_zoo.weights.errors import FetchError, HashMismatchError
-from eca_zoo.weights.files import hash_file
 from eca_zoo.weights.manifest import AuthorsFile
 
 _logger = logging.getLogger(__name__)

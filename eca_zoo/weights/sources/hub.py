@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from eca_zoo.weights.files import StorageError, hash_file, storage_error
+from eca_zoo.files import StorageError, hash_file, storage_error
 from eca_zoo.weights.manifest import HubSource
 from eca_zoo.weights.sources.download import Progress, RetryPolicy, SourceError, wrong_bytes
 

@@ -134,7 +134,7 @@ def test_models_that_differ_in_mean_and_deviation_alone_share_a_pass(folder, che
 
 
 def test_models_that_do_not_fit_together_are_evaluated_one_after_another(folder, checkpoint, monkeypatch, caplog):
-    monkeypatch.setattr('eca_zoo.harness.accuracy.evaluation.run.room_for_weights', lambda device: 1)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.run.room_for_weights', lambda device: 1)
     models = [random_model(checkpoint, label) for label in 'abc']
     together = evaluate(models, DataSpec(root=folder), QUICK)
     assert len(set(counts(together))) == 1
@@ -433,7 +433,7 @@ def test_grey_images_go_to_a_model_with_one_channel(folder, tmp_path):
 
 
 def test_progress_reaches_all_images(folder, checkpoint, monkeypatch):
-    monkeypatch.setattr('eca_zoo.harness.accuracy.evaluation.passes._PROGRESS_EVERY', 0)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.passes._PROGRESS_EVERY', 0)
     seen = []
     evaluate([random_model(checkpoint)], DataSpec(root=folder), QUICK, progress=seen.append)
     done = [step.done for step in seen]
@@ -448,6 +448,6 @@ def test_a_worker_that_dies_is_an_error_that_says_so(folder, checkpoint, monkeyp
             os._exit(3)
         raise AssertionError('only a worker decodes')
 
-    monkeypatch.setattr('eca_zoo.harness.data.datasets.images.ReaderImages.open', die)
+    monkeypatch.setattr('eca_zoo.harness.data.folders.ReaderImages.open', die)
     with pytest.raises(RunError, match=r'a process that decodes images died: DataLoader worker .* try fewer --workers'):
         evaluate([random_model(checkpoint)], DataSpec(root=folder), dataclasses.replace(QUICK, workers=1))

@@ -124,7 +124,7 @@ def test_a_run_of_two_processes_that_were_killed_is_continued_by_three(tmp_path)
     run_program(
         tmp_path / 'program.py',
         f"""
-import eca_zoo.harness.accuracy.evaluation.passes as passes
+import eca_zoo.harness.accuracy.passes as passes
 folder, out = Path({str(folder)!r}), Path({str(tmp_path)!r})
 (out / 'whole').mkdir()
 (out / 'cut').mkdir()

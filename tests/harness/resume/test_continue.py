@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _progress_at_each_batch(monkeypatch):
-    monkeypatch.setattr('eca_zoo.harness.accuracy.evaluation.passes._PROGRESS_EVERY', 0)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.passes._PROGRESS_EVERY', 0)
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import timm
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import StorageError
 from eca_zoo.weights.convert.conversion import ConvertResult, convert
 from eca_zoo.weights.convert.recognition import recognise, to_timm_keys
 from eca_zoo.weights.errors import CheckpointError, ConvertNeededError, HashMismatchError
-from eca_zoo.weights.files import StorageError
 from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import load_manifest, packaged_manifest
 from tests.reference_checkpoints import checkpoint, golden_input, layouts, reference_state_dict

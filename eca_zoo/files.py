@@ -50,8 +50,15 @@ def hash_file(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def write_atomically(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Write ``content`` to ``path``, whose folder is made: afterwards the file is complete, or as it was before.
+@contextmanager
+def replacing(path: Path, setting: str = 'ECA_ZOO_HOME') -> Iterator[Path]:
+    """A path beside ``path`` to write to; when the body is done, it is on disk and gets the name.
+
+    The folder of ``path`` is made. Afterwards the file is complete, or as it was before.
+
+    Args:
+        path: the file.
+        setting: what moves it elsewhere, for messages.
 
     Raises:
         StorageError: it cannot be written; nothing is left behind.
@@ -59,15 +66,24 @@ def write_atomically(path: Path, content: bytes | bytearray | memoryview) -> Non
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open('xb') as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open('rb+') as file:
             os.fsync(file.fileno())
         move_into_place(temporary, path)
     except OSError as error:
-        raise storage_error(path, error) from None
+        raise storage_error(path, error, setting) from None
     finally:
         _remove(temporary)
+
+
+def write_atomically(path: Path, content: bytes | bytearray | memoryview, setting: str = 'ECA_ZOO_HOME') -> None:
+    """Write ``content`` to ``path``, see ``replacing``.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left behind.
+    """
+    with replacing(path, setting) as temporary:
+        temporary.write_bytes(content)
 
 
 def temporary_beside(path: Path) -> Path:
