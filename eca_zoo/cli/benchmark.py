@@ -42,7 +42,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
     parser.add_argument(
         '--model', '-m', nargs='+', default=[], metavar='NAME',
-        help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the six), all, or text files of names",
+        help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same "
+        'without ECA), all, or text files of names',
     )  # fmt: skip
     parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for their entry points')

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ from eca_zoo.weights.tensor_file import (
 _logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 23
+_SHOWN = 3
 
 
 def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
@@ -175,16 +176,26 @@ def check_tensors(state: Mapping[str, torch.Tensor], expected: Mapping[str, torc
     Raises:
         CheckpointError: names the first few differences.
     """
-    problems = [f'missing {key}' for key in expected.keys() - state.keys()]
-    problems += [f'unexpected {key}' for key in state.keys() - expected.keys()]
-    for key in expected.keys() & state.keys():
-        found, wanted = state[key], expected[key]
-        if found.shape != wanted.shape:
+    problems = differences(state, expected)
+    if problems:
+        raise CheckpointError(f'the checkpoint of {name} does not fit the network: {shortened(problems)}')
+
+
+def differences(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps ``state`` from being ``expected``, a line for each key, shape or dtype, in the order of both."""
+    problems = []
+    for key, wanted in expected.items():
+        found = state.get(key)
+        if found is None:
+            problems.append(f'missing {key}')
+        elif found.shape != wanted.shape:
             problems.append(f'{key} has shape {list(found.shape)} instead of {list(wanted.shape)}')
         elif found.dtype != wanted.dtype:
             problems.append(f'{key} has dtype {found.dtype} instead of {wanted.dtype}')
-    if not problems:
-        return
-    shown = '; '.join(sorted(problems)[:3])
-    more = f'; and {len(problems) - 3} more' if len(problems) > 3 else ''
-    raise CheckpointError(f'the checkpoint of {name} does not fit the network: {shown}{more}')
+    return problems + [f'unexpected {key}' for key in state if key not in expected]
+
+
+def shortened(problems: Sequence[str]) -> str:
+    """The first three of ``problems``, and how many there are besides, in one line."""
+    more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
+    return '; '.join(problems[:_SHOWN]) + more

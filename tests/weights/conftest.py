@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eca_zoo.models.registry import refresh_pretrained_cfgs
 from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, HubSource, Source
 from tests.hub_server import HubServer
@@ -20,12 +21,14 @@ def content() -> bytes:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ECA_ZOO_HOME, and an empty cache of the hub's client."""
+def home(tmp_path: Path) -> Iterator[Path]:
+    """An empty ECA_ZOO_HOME, which timm's registry forgets afterwards, and an empty cache of the hub's client."""
     folder = tmp_path / 'home'
-    monkeypatch.setenv('ECA_ZOO_HOME', str(folder))
-    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ECA_ZOO_HOME', str(folder))
+        patch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+        yield folder
+    refresh_pretrained_cfgs()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from eca_zoo.weights.convert.recognition import to_timm_keys
+from eca_zoo.weights.convert.key_maps import mobilenetv2_key, rename_keys
 from eca_zoo.weights.errors import CheckpointError, ConvertNeededError, HashMismatchError
 from eca_zoo.weights.load import check_tensors, load_verified
 from eca_zoo.weights.local_manifest import record_entry
@@ -207,7 +207,7 @@ def test_many_differences_are_counted() -> None:
 )
 def test_file_that_does_not_fit_the_network_is_refused_by_the_factory(change, said: str, home: Path) -> None:
     name = 'eca_mobilenetv2.k13_in1k'
-    state = to_timm_keys(reference_state_dict('eca_mobilenetv2'))
+    state = rename_keys(reference_state_dict('eca_mobilenetv2'), mobilenetv2_key)
     change(state)
     content = bytes(serialize(state))
     path = home / 'model.safetensors'

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import timm
 
-import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError
-from eca_zoo.weights.manifest import packaged_manifest
+from eca_zoo.models import list_zoo
 
 _LOADED_BY_SCHEMA = ('hf-hub:', 'hf_hub:', 'local-dir:')
 _NEAREST = 3
@@ -18,9 +17,10 @@ def expand_model_names(patterns: Iterable[str]) -> list[str]:
     """The timm model names that ``patterns`` stand for, in the order given and without repetition.
 
     Each pattern is one of: a model (``resnet50``, ``eca_resnet50.k3557_in1k``), a shell pattern over timm's registry
-    (``eca_resnet*``; with a dot it also matches tags, ``resnet50.*_in1k``), ``zoo`` (the published ECA networks),
-    ``all`` (every model that has pretrained weights), a text file with one of these per line (``models.txt``), or what
-    timm loads by schema (``hf-hub:ORG/NAME``, ``local-dir:DIR``), which is passed on as it is.
+    (``eca_resnet*``; with a dot it also matches tags, ``resnet50.*_in1k``), ``zoo`` (the authors' networks),
+    ``plain`` (timm's counterparts of these, without ECA layers), ``all`` (every model that has pretrained weights), a
+    text file with one of these per line (``models.txt``), or what timm loads by schema (``hf-hub:ORG/NAME``,
+    ``local-dir:DIR``), which is passed on as it is.
 
     Raises:
         InputError: a name is not registered (the text lists the nearest ones), a pattern matches nothing, a file
@@ -57,7 +57,9 @@ def _expand(pattern: str) -> list[str]:
     if pattern.startswith(_LOADED_BY_SCHEMA):
         return [pattern]
     if pattern == 'zoo':
-        return list(dict.fromkeys(n.partition('.')[0] for n, e in packaged_manifest().models.items() if e.authors_file))
+        return [architecture.name for architecture in list_zoo()]
+    if pattern == 'plain':
+        return [architecture.plain for architecture in list_zoo() if architecture.plain]
     if pattern == 'all':
         return timm.list_models(pretrained=True)
     if pattern.endswith('.txt'):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.convert.recognition import to_timm_keys
+from eca_zoo.weights.convert.recognition import rename_to_fit
 from eca_zoo.weights.convert.untrusted_file import read_untrusted
 from eca_zoo.weights.errors import CheckpointError
 
@@ -41,9 +41,7 @@ def load_checkpoint(module: nn.Module, path: Path, title: str, use_ema: bool = F
         file = read_untrusted(path)
         state = _averaged(path) if use_ema else file.state
     expected = module.state_dict()
-    if not expected.keys() & state.keys() or any('.se.conv.' in key or '.act.conv.' in key for key in expected):
-        renamed = to_timm_keys(state)
-        state = renamed if len(renamed.keys() & expected.keys()) > len(state.keys() & expected.keys()) else state
+    state = rename_to_fit(state, expected)
     problems = _differences(state, expected)
     if problems:
         more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''

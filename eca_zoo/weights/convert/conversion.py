@@ -12,7 +12,7 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.files import lock, remove_leftovers
 from eca_zoo.weights.convert.hub_folder import build_on_meta, check_folder, hub_config, write_folder
-from eca_zoo.weights.convert.recognition import ARCHITECTURES, Recognised, recognise, to_timm_keys
+from eca_zoo.weights.convert.recognition import Recognised, recognise
 from eca_zoo.weights.convert.untrusted_file import UntrustedFile, read_untrusted
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
 from eca_zoo.weights.load import check_tensors, load_file
@@ -65,16 +65,18 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
         HashMismatchError: the manifest knows another file under this name.
         StorageError: a folder cannot be written.
     """
+    from eca_zoo.models.registry import refresh_pretrained_cfgs
+
+    architecture, tag = _parse_model(model) if model else (None, '')
     file = read_untrusted(path)
     try:
-        state = to_timm_keys(file.state)
-        found = recognise(state)
-        name = _choose_name(found, model)
-        network = _build(found, state, name)
-        _check_finite(state)
+        found = recognise(file.state, architecture)
+        name = _choose_name(found, tag)
+        network = _build(found, name)
+        _check_finite(found.state)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
-    content = serialize(state)
+    content = serialize(found.state)
     sha256 = hashlib.sha256(content).hexdigest()
     entry = _entry(name, found, path, file, Checkpoint(len(content), sha256, (_source(name, sha256),)), network)
     _check_known(name, entry, path)
@@ -87,6 +89,7 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
         remove_leftovers(folder)
     load_file(folder / 'model.safetensors', len(content), sha256, name, f'the disk is unreliable; convert {path} again')
     record_entry(name, entry)
+    refresh_pretrained_cfgs()
     if out is not None:
         write_folder(out, content, config)
     return ConvertResult(
@@ -95,23 +98,29 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
     )  # fmt: skip
 
 
-def _choose_name(found: Recognised, model: str | None) -> str:
-    """The name ``architecture.tag`` for what was found, which must be the ``model`` that was asked for."""
-    architecture, _, tag = (model or found.architecture).partition('.')
-    if architecture not in ARCHITECTURES:
-        nearest = difflib.get_close_matches(architecture, ARCHITECTURES, n=3, cutoff=0.4) or list(ARCHITECTURES)
+def _parse_model(model: str) -> tuple[str, str]:
+    """Architecture and tag in ``--model``; the tag may be empty."""
+    from eca_zoo.models import list_architectures
+
+    architecture, dot, tag = model.partition('.')
+    known = [record.name for record in list_architectures()]
+    if architecture not in known:
+        nearest = difflib.get_close_matches(architecture, known, n=3, cutoff=0.4) or known
         raise InputError(f'--model {model}: no network of this package; the nearest names are {", ".join(nearest)}')
-    if architecture != found.architecture:
-        raise CheckpointError(f'it holds {found.architecture}, not {architecture}; name that, or leave --model out')
+    if dot and not NAME.fullmatch(model):
+        raise InputError(f'--model {model}: a tag has letters, digits, _ and - alone')
+    return architecture, tag
+
+
+def _choose_name(found: Recognised, tag: str) -> str:
+    """The name ``architecture.tag`` for what was found, under the ``tag`` that was asked for, if any."""
     packaged = packaged_manifest()
     if not tag:
-        for name in packaged.tags(architecture):
+        for name in packaged.tags(found.architecture):
             if _fits(packaged.models[name], found):
                 return name
-        return f'{architecture}.{_tag(found)}'
-    name = f'{architecture}.{tag}'
-    if not NAME.fullmatch(name):
-        raise InputError(f'--model {model}: a tag has letters, digits, _ and - alone')
+        return f'{found.architecture}.{_tag(found)}'
+    name = f'{found.architecture}.{tag}'
     if name in packaged.models and not _fits(packaged.models[name], found):
         raise CheckpointError(
             f'it has kernel sizes {list(found.kernel_sizes)} and {found.num_classes} classes, so it is not {name}'
@@ -130,11 +139,11 @@ def _tag(found: Recognised) -> str:
     return f'k{separator.join(map(str, found.kernel_sizes))}{classes}'
 
 
-def _build(found: Recognised, state: dict[str, torch.Tensor], name: str) -> Any:
+def _build(found: Recognised, name: str) -> Any:
     """The network on the meta device, after the tensors were compared with it: strictly, before anything is written."""
     network = build_on_meta(found.architecture, found.num_classes, found.kernel_sizes)
-    check_tensors(state, network.state_dict(), name)
-    network.load_state_dict(state, strict=True, assign=True)
+    check_tensors(found.state, network.state_dict(), name)
+    network.load_state_dict(found.state, strict=True, assign=True)
     return network
 
 

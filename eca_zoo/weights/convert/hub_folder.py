@@ -11,7 +11,6 @@ import timm
 import torch
 from timm.models._hub import save_config_for_hf
 
-from eca_zoo import models  # noqa: F401 - registers the networks with timm
 from eca_zoo.errors import InputError
 from eca_zoo.files import storage_error, write_atomically
 from eca_zoo.weights.manifest import Entry
@@ -27,6 +26,8 @@ _CITATION = """\
 
 def build_on_meta(architecture: str, num_classes: int, kernel_sizes: tuple[int, ...] | None) -> Any:
     """The network on the meta device, where it takes neither memory nor time."""
+    import eca_zoo.models  # noqa: F401  (registers the networks)
+
     arguments: dict[str, Any] = {} if kernel_sizes is None else {'kernel_sizes': kernel_sizes}
     with torch.device('meta'):
         return timm.create_model(architecture, num_classes=num_classes, **arguments)

@@ -1,125 +1,130 @@
-"""Recognising a network from the tensors of a checkpoint, and the authors' key names in timm's terms."""
+"""Recognising a network from the tensors of a checkpoint: they are compared with those of every registered network."""
 
-import re
+import functools
+from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from eca_zoo.weights.convert.key_maps import rename_keys
 from eca_zoo.weights.errors import CheckpointError
+from eca_zoo.weights.load import differences, shortened
+
+if TYPE_CHECKING:
+    from eca_zoo.models import Architecture
 
 
 class Recognised(NamedTuple):
-    """What the tensors of a checkpoint belong to."""
+    """What the tensors of a checkpoint belong to, and the tensors under the network's own key names."""
 
     architecture: str
     kernel_sizes: tuple[int, ...]
     num_classes: int
+    state: dict[str, torch.Tensor]
 
 
-# (bottleneck, blocks of each stage) of the ResNets, as in the authors' models/eca_resnet.py.
-_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): 'eca_resnet18',
-    (False, (3, 4, 6, 3)): 'eca_resnet34',
-    (True, (3, 4, 6, 3)): 'eca_resnet50',
-    (True, (3, 4, 23, 3)): 'eca_resnet101',
-    (True, (3, 8, 36, 3)): 'eca_resnet152',
-}
-ARCHITECTURES = (*_RESNETS.values(), 'eca_mobilenetv2', 'test_eca_resnet')
-# Blocks of each stage of MobileNetV2 (arXiv:1801.04381, table 2); the authors number them through, from 1.
-_MOBILENETV2_STAGES = (1, 2, 3, 4, 3, 3, 1)
-# Parts of an inverted residual of the authors' code in timm's terms; the first block has no expansion.
-_INVERTED = {
-    '0.0': 'conv_pw', '0.1': 'bn1', '1.0': 'conv_dw', '1.1': 'bn2', '2': 'conv_pwl', '3': 'bn3',
-    '4.conv': 'bn3.act.conv',
-}  # fmt: skip
-_SEPARABLE = {'0.0': 'conv_dw', '0.1': 'bn1', '1': 'conv_pw', '2': 'bn2', '3.conv': 'bn2.act.conv'}
-_MOBILENETV2_ENDS = {
-    'features.0.0': 'conv_stem', 'features.0.1': 'bn1', 'features.18.0': 'conv_head', 'features.18.1': 'bn2',
-    'classifier.1': 'classifier',
-}  # fmt: skip
-_WIDE = 96  # output channels from which a MobileNetV2 block takes the second kernel size
+class _Layout(NamedTuple):
+    """A network's tensors on the meta device, and the position in ``kernel_sizes`` of the weight of each ECA layer."""
+
+    state: dict[str, torch.Tensor]
+    position: dict[str, int]
 
 
-def to_timm_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``state`` with the authors' key names replaced by those of the networks here; other names stay as they are."""
-    if any(key.startswith('features.') for key in state):
-        return {_mobilenetv2_key(key): tensor for key, tensor in state.items()}
-    return {key.replace('.eca.conv.', '.se.conv.'): tensor for key, tensor in state.items()}
+class _Comparison(NamedTuple):
+    found: Recognised
+    problems: list[str]
 
 
-def _mobilenetv2_key(key: str) -> str:
-    module, _, name = key.rpartition('.')
-    if module in _MOBILENETV2_ENDS:
-        return f'{_MOBILENETV2_ENDS[module]}.{name}'
-    match = re.fullmatch(r'features\.(\d+)\.conv\.(.+)', module)
-    if match is None or not 1 <= int(match.group(1)) <= sum(_MOBILENETV2_STAGES):
-        return key
-    stage, block = 0, int(match.group(1)) - 1
-    while block >= _MOBILENETV2_STAGES[stage]:
-        block -= _MOBILENETV2_STAGES[stage]
-        stage += 1
-    part = (_INVERTED if stage else _SEPARABLE).get(match.group(2))
-    return f'blocks.{stage}.{block}.{part}.{name}' if part else key
+def recognise(state: Mapping[str, torch.Tensor], architecture: str | None = None) -> Recognised:
+    """The network that the tensors of ``state`` belong to, whose keys are its own or the authors'.
 
+    Kernel sizes, the number of classes and of input channels, and dtypes are taken as they are.
 
-def recognise(state: Mapping[str, torch.Tensor]) -> Recognised:
-    """The network that the tensors of ``state`` (keys as ``to_timm_keys`` returns them) belong to.
+    Args:
+        state: tensors of a checkpoint; those on the meta device will do.
+        architecture: the registered network that they must belong to, where that is known.
 
     Raises:
-        CheckpointError: they belong to none of the networks here; the text says what is in the way.
+        CheckpointError: they belong to no registered network, to another one, or to several.
     """
-    gates = {key: tensor for key, tensor in state.items() if key.endswith(('.se.conv.weight', '.act.conv.weight'))}
-    if not gates:
-        shown = ', '.join(list(state)[:3])
-        raise CheckpointError(f'no ECA-Net: there is no ECA layer among its {len(state)} tensors ({shown}, ...)')
-    for key, tensor in gates.items():
-        if tensor.ndim != 3 or tensor.shape[:2] != (1, 1) or tensor.shape[2] % 2 == 0:
-            raise CheckpointError(f'{key} is no ECA layer: its shape is {list(tensor.shape)}, not [1, 1, odd]')
-    if 'conv_stem.weight' in state:
-        return Recognised('eca_mobilenetv2', _mobilenetv2_kernels(state, gates), _num_classes(state, 'classifier'))
-    return Recognised(_resnet(state), _resnet_kernels(gates), _num_classes(state, 'fc'))
+    from eca_zoo.models import list_architectures
+
+    compared = {record.name: _compare(state, record) for record in list_architectures()}
+    fits = [name for name, comparison in compared.items() if not comparison.problems]
+    if architecture in fits or (len(fits) == 1 and architecture is None):
+        return compared[architecture or fits[0]].found
+    if architecture is not None:
+        if fits:
+            raise CheckpointError(f'it holds {fits[0]}, not {architecture}; name that, or leave --model out')
+        raise CheckpointError(f'it does not hold {architecture}: {shortened(compared[architecture].problems)}')
+    if fits:
+        raise CheckpointError(f'its tensors fit {" and ".join(fits)} alike; say with --model which one it holds')
+    nearest = min(compared, key=lambda name: len(compared[name].problems))
+    problems = shortened(compared[nearest].problems)
+    raise CheckpointError(f'no network here has these {len(state)} tensors; the nearest is {nearest}: {problems}')
 
 
-def _resnet(state: Mapping[str, torch.Tensor]) -> str:
-    if 'conv1.0.weight' in state:
-        return 'test_eca_resnet'
-    blocks = {match.groups() for key in state if (match := re.match(r'layer(\d+)\.(\d+)\.', key))}
-    counts = tuple(sum(1 for stage, _ in blocks if stage == str(number)) for number in range(1, 5))
-    bottleneck = any(re.match(r'layer1\.\d+\.conv3\.', key) for key in state)
-    found = _RESNETS.get((bottleneck, counts))
-    if found is None:
-        kind = 'bottleneck' if bottleneck else 'basic'
-        raise CheckpointError(f'no network here has stages of {counts} {kind} blocks')
-    return found
+def rename_to_fit(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``state`` under the key names of the network that expects ``expected``, where those of a family's authors fit it.
+
+    They fit if they make more keys agree than there are; otherwise the keys stay as they are.
+    """
+    from eca_zoo.models import list_architectures
+
+    families = dict.fromkeys(record.family for record in list_architectures())
+    candidates = [dict(state), *(rename_keys(state, family.rename_key) for family in families)]
+    return max(candidates, key=lambda candidate: len(candidate.keys() & expected.keys()))
 
 
-def _resnet_kernels(gates: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-    sizes: dict[str, set[int]] = {}
-    for key, tensor in gates.items():
-        sizes.setdefault(key.split('.')[0], set()).add(tensor.shape[2])
-    return tuple(_only(sizes[stage], stage) for stage in sorted(sizes))
+def _compare(state: Mapping[str, torch.Tensor], architecture: 'Architecture') -> _Comparison:
+    layout = _layout(architecture)
+    renamed = rename_keys(state, architecture.family.rename_key)
+    kernel_sizes = _kernel_sizes(renamed, layout, architecture.kernel_sizes)
+    fields, expected = architecture.cfg_fields, {}
+    num_classes = _size(renamed, f'{fields["classifier"]}.weight', 0) or 0
+    for key, wanted in layout.state.items():
+        shape = list(wanted.shape)
+        if key in layout.position:
+            shape[2] = kernel_sizes[layout.position[key]]
+        elif key.startswith(f'{fields["classifier"]}.'):
+            shape[0] = num_classes or shape[0]
+        elif key == f'{fields["first_conv"]}.weight':
+            shape[1] = _size(renamed, key, 1) or shape[1]
+        dtype = renamed[key].dtype if key in renamed else wanted.dtype
+        expected[key] = torch.empty(shape, dtype=dtype, device='meta')
+    found = Recognised(architecture.name, kernel_sizes, num_classes, renamed)
+    return _Comparison(found, differences(renamed, expected))
 
 
-def _mobilenetv2_kernels(state: Mapping[str, torch.Tensor], gates: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-    narrow: set[int] = set()
-    wide: set[int] = set()
-    for key, tensor in gates.items():
-        norm = state.get(key.removesuffix('act.conv.weight') + 'weight')
-        if norm is None:
-            raise CheckpointError(f'{key}: the batch norm before it is missing')
-        (narrow if norm.numel() < _WIDE else wide).add(tensor.shape[2])
-    return _only(narrow, 'the narrow blocks'), _only(wide, 'the wide blocks')
+def _size(state: Mapping[str, torch.Tensor], key: str, dimension: int) -> int | None:
+    """Size of a tensor in one dimension; None where there is no such tensor or dimension."""
+    tensor = state.get(key)
+    return tensor.shape[dimension] if tensor is not None and tensor.ndim > dimension else None
 
 
-def _only(sizes: set[int], where: str) -> int:
-    if len(sizes) != 1:
-        raise CheckpointError(f'the ECA layers of {where} have several kernel sizes or none: {sorted(sizes)}')
-    return next(iter(sizes))
+def _kernel_sizes(state: Mapping[str, torch.Tensor], layout: _Layout, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The kernel size that most of the ECA layers of each position have; the default one where none has any."""
+    counters: list[Counter[int]] = [Counter() for _ in default]
+    for key, position in layout.position.items():
+        size = _size(state, key, 2)
+        if size is not None and size % 2:
+            counters[position][size] += 1
+    return tuple(
+        counter.most_common(1)[0][0] if counter else size for counter, size in zip(counters, default, strict=True)
+    )
 
 
-def _num_classes(state: Mapping[str, torch.Tensor], classifier: str) -> int:
-    weight = state.get(f'{classifier}.weight')
-    if weight is None or weight.ndim != 2:
-        raise CheckpointError(f'it has no classifier: the tensor {classifier}.weight is missing')
-    return weight.shape[0]
+@functools.cache
+def _layout(architecture: 'Architecture') -> _Layout:
+    from eca_zoo.models import EcaLayer
+
+    # Sizes that tell where each is used: 1, 3, 5, ...
+    markers = tuple(2 * position + 1 for position in range(len(architecture.kernel_sizes)))
+    network = architecture.build(kernel_sizes=markers, device='meta')
+    position = {
+        f'{name}.conv.weight': module.conv.kernel_size[0] // 2
+        for name, module in network.named_modules()
+        if isinstance(module, EcaLayer)
+    }
+    return _Layout(network.state_dict(), position)

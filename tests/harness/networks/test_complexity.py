@@ -8,9 +8,10 @@ import torch
 
 from eca_zoo.errors import RunError
 from eca_zoo.harness.networks.complexity import _NoValues, complexity, count_complexity
+from eca_zoo.models import list_zoo
 from eca_zoo.resources import packaged_path
 
-SIX = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
+ZOO = [record.name for record in list_zoo()]
 
 
 def read_rows(name):
@@ -18,7 +19,7 @@ def read_rows(name):
         return {row['model']: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize('name', SIX)
+@pytest.mark.parametrize('name', ZOO)
 def test_counts_equal_the_measured_reference(name):
     row = read_rows('complexity_measured.csv')[name]
     counts = complexity(name)
@@ -30,7 +31,7 @@ def test_counts_equal_the_measured_reference(name):
     assert counts.macs_fvcore / 1e9 == pytest.approx(float(row['gmacs_fvcore']), abs=1e-4)
 
 
-@pytest.mark.parametrize('name', SIX)
+@pytest.mark.parametrize('name', ZOO)
 def test_figures_in_the_papers_units_match_the_published_table(name):
     row = read_rows('ecanet_imagenet.csv')[name]
     counts = complexity(name)

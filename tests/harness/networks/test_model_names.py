@@ -1,9 +1,12 @@
 """Expansion of model names: patterns, lists, and the nearest names for a mistake."""
 
+import csv
+
 import pytest
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_names import expand_model_names
+from eca_zoo.resources import packaged_path
 
 
 def test_names_keep_their_order_and_are_not_repeated():
@@ -19,8 +22,13 @@ def test_a_pattern_with_a_dot_matches_tags():
 
 
 def test_zoo_means_the_six_published_networks():
-    assert expand_model_names(['zoo']) == [
-        'eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2',
+    with packaged_path('reference/ecanet_imagenet.csv').open() as file:
+        assert expand_model_names(['zoo']) == [row['model'] for row in csv.DictReader(file)]
+
+
+def test_plain_means_their_counterparts_without_eca_layers():
+    assert expand_model_names(['plain']) == [
+        'resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'mobilenetv2_100',
     ]  # fmt: skip
 
 

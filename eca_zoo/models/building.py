@@ -15,7 +15,9 @@ from timm.models import (
 from torch import nn
 
 from eca_zoo.errors import InputError
-from eca_zoo.models._cfg import LOCATION_FIELDS
+from eca_zoo.models.pretrained_cfgs import LOCATION_FIELDS
+from eca_zoo.models.registry import Architecture
+from eca_zoo.weights.convert.key_maps import rename_keys
 from eca_zoo.weights.load import check_tensors, load_verified
 from eca_zoo.weights.manifest import Entry, load_manifest
 
@@ -24,23 +26,23 @@ KernelSizes = tuple[int, ...] | str
 
 def build_network(
     make_network: Callable[..., nn.Module],
-    variant: str,
+    architecture: Architecture,
     pretrained: bool,
     *,
-    default_kernel_sizes: tuple[int, ...],
     kernel_sizes: Any = None,
     init_layer: Callable[[nn.Module], None] | None = None,
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build ``variant`` as timm's builder does; where weights are asked for that the manifest lists, verify them.
+    """Build a network as timm's builder does; where weights are asked for that the manifest lists, verify them.
+
+    Weights from elsewhere go through timm's own loading, and may have the authors' key names.
 
     Args:
-        make_network: makes the network from timm's keyword arguments and ``kernel_sizes``.
-        variant: name of the architecture.
+        make_network: makes the network from the architecture's and timm's keyword arguments and ``kernel_sizes``.
+        architecture: its record.
         pretrained: load the weights of the cfg.
-        default_kernel_sizes: of the architecture, where neither the caller nor the checkpoint names any.
         kernel_sizes: what the caller asked for, or None.
         init_layer: what the network does to a new layer after PyTorch's own initialisation.
         pretrained_cfg: timm's cfg, its dict, a tag, or None for the default tag.
@@ -52,16 +54,17 @@ def build_network(
         ConvertNeededError: ``pretrained`` and the weights are not to be had.
         HashMismatchError: the bytes are not those that the manifest promises.
     """
-    overlay = pretrained_cfg_overlay or {}
+    variant, overlay = architecture.name, pretrained_cfg_overlay or {}
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=dict(overlay))
     name = f'{variant}.{cfg.tag}'
     entry = load_manifest().models.get(name) if _is_from_manifest(cfg, name) else None
     trained_sizes = entry.kernel_sizes if entry else None
     if kernel_sizes is None:
-        kernel_sizes = trained_sizes or default_kernel_sizes
+        kernel_sizes = trained_sizes or architecture.kernel_sizes
     if isinstance(kernel_sizes, list):
         kernel_sizes = tuple(kernel_sizes)
-    make = functools.partial(make_network, kernel_sizes=kernel_sizes)
+    rename_key = architecture.family.rename_key
+    make = functools.partial(_make_renaming, make_network, rename_key, kernel_sizes=kernel_sizes)
     if pretrained and entry is not None:
         if trained_sizes is not None and kernel_sizes != trained_sizes:
             raise InputError(
@@ -70,9 +73,34 @@ def build_network(
             )
         make = functools.partial(_make_pretrained, make, init_layer, name, entry, cfg)
         pretrained = False
+    arguments = {'pretrained_filter_fn': lambda state, model: rename_keys(state, rename_key), **architecture.arguments}
     return build_model_with_cfg(
-        make, variant, pretrained, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=dict(overlay), **kwargs
+        make,
+        variant,
+        pretrained,
+        pretrained_cfg=pretrained_cfg,
+        pretrained_cfg_overlay=dict(overlay),
+        **{**arguments, **kwargs},
     )
+
+
+def _make_renaming(
+    make_network: Callable[..., nn.Module], rename_key: Callable[[str], str], **kwargs: Any
+) -> nn.Module:
+    """The network, whose ``load_state_dict`` understands the authors' key names: timm's loading calls it with a file's.
+
+    timm's ``checkpoint_path`` and ``load_checkpoint`` have no other place for a filter.
+    """
+    network = make_network(**kwargs)
+    network.register_load_state_dict_pre_hook(functools.partial(_rename_before_loading, rename_key))
+    return network
+
+
+def _rename_before_loading(
+    rename_key: Callable[[str], str], module: nn.Module, state_dict: dict[str, Any], prefix: str, *others: Any
+) -> None:
+    own = {key.removeprefix(prefix): state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    state_dict.update((prefix + key, tensor) for key, tensor in rename_keys(own, rename_key).items())
 
 
 def _is_from_manifest(cfg: PretrainedCfg, name: str) -> bool:
