@@ -135,7 +135,7 @@ print('CODES', run({whole!r}, 0), *[run({killed!r}, step) for step in {steps!r}]
 def test_a_run_that_is_killed_at_any_step_ends_in_the_same_table(digits, tmp_path, suite_file):
     arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out']
     whole, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
-    # After the identity of the run, counts, before the environment's name, after a complexity, a throughput and another.
+    # After the run's identity, after counts, before the environment's name, after a complexity and each throughput.
     steps = [4, 6, 11, 8, 16, 14]
     program = KILLED.format(root=str(ROOT), arguments=arguments, whole=str(whole), killed=str(killed), steps=steps)
     done = run_program(tmp_path / 'program.py', program)
