@@ -1,11 +1,26 @@
-"""Keeps the tests away from the user's own checkpoints: ``ECA_ZOO_HOME`` is a folder of the test session's."""
+"""What holds for every test: a home for checkpoints that is not the user's, examples that are no matter of luck.
+
+With several workers of pytest-xdist, each has a home of its own and its share of the processors.
+"""
 
 import os
 import tempfile
 
+from hypothesis import HealthCheck, settings
+
 # Before eca_zoo is imported, which reads the local manifest.
 _home = tempfile.TemporaryDirectory(prefix='eca_zoo_test_home_')
 os.environ['ECA_ZOO_HOME'] = _home.name
+# Before torch is imported.
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
+    _share = (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, _share)))
+
+# Neither how fast examples are made nor which ones were found before decides on a test.
+settings.register_profile(
+    'tests', deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile('tests')
 
 
 def pytest_unconfigure() -> None:

@@ -5,6 +5,7 @@ accepts uploads (preupload, LFS batch, commit), and serves plain files under ``/
 """
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 import traceback
@@ -22,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+_HANGS = 600  # seconds after which nothing will come
+_CONNECTED = (1, 8)  # states of a connection that can still send: TCP_ESTABLISHED and TCP_CLOSE_WAIT of Linux
 _LFS_SUFFIXES = ('.safetensors', '.bin')
 HTML_PAGE = b'<!DOCTYPE html><html><body>Please sign in to this network.</body></html>'
 
@@ -31,8 +35,8 @@ class Fault:
     """What goes wrong with the next ``times`` requests whose method and path match.
 
     Kinds: ``status`` (answer with ``status`` and ``headers``), ``truncate``, ``reset`` and ``stall`` (each after half
-    the body), ``flip`` (one bit), ``replace`` (nothing more), ``html`` (a web page with status 200), ``ignore_range``
-    (answer a range request with the whole file). A ``body`` takes the place of the file.
+    the body has arrived), ``flip`` (one bit), ``replace`` (nothing more), ``html`` (a web page with status 200),
+    ``ignore_range`` (answer a range request with the whole file). A ``body`` takes the place of the file.
     """
 
     kind: str
@@ -80,8 +84,10 @@ class HubServer:
         self.requests: list[Request] = []
         self.token: str | None = None
         self.mistakes: list[str] = []
+        self.stalled: set[Any] = set()
         self.released = threading.Event()
         self.lock = threading.Lock()
+        self._arrived = threading.Condition()
         self._server = _Server(('127.0.0.1', 0), _Handler)
         self._server.hub = self
         self.port = self._server.server_address[1]
@@ -128,6 +134,17 @@ class HubServer:
     def count(self, method: str, part: str) -> int:
         """How many requests with this method and this part in their path arrived."""
         return sum(1 for request in self.requests if request.method == method and part in request.path)
+
+    def take(self, request: Request) -> None:
+        """Keep a request that arrived."""
+        with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
+
+    def wait_for(self, method: str, part: str) -> None:
+        """Wait until a request with this method and this part in its path has arrived."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self.count(method, part), timeout=_HANGS), f'no {method} of {part}'
 
     def find(self, repo: str, revision: str) -> tuple[str, dict[str, _File]] | None:
         commits = self.repos.get(repo, [])
@@ -184,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get('Content-Length') or 0)
         chunked = 'chunked' in self.headers.get('Transfer-Encoding', '')
         self.body = self._read_chunks() if chunked else self.rfile.read(length)
-        hub.requests.append(Request(self.command, path, {key.lower(): value for key, value in self.headers.items()}))
+        hub.take(Request(self.command, path, {key.lower(): value for key, value in self.headers.items()}))
         self.fault = hub.take_fault(self.command, path)
         if self.fault is not None and self.fault.kind == 'status':
             self._send(self.fault.status, json.dumps({'error': 'injected'}).encode(), dict(self.fault.headers))
@@ -222,15 +239,27 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body[: len(body) // 2])
         self.wfile.flush()
+        self._wait_until_all_has_arrived()
         if kind == 'stall':
-            self.server.hub.released.wait(30)
+            self.server.hub.stalled.add(self.client_address)
+            self.server.hub.released.wait()
         self.close_connection = True
         if kind == 'reset':
-            time.sleep(0.1)  # a reset discards what the client has not read yet
+            # It would discard what has not arrived.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
             os.close(self.connection.detach())
         else:
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _wait_until_all_has_arrived(self) -> None:
+        """Wait until the client's system has every byte that was sent, or the client is gone."""
+        if sys.platform != 'linux':
+            time.sleep(0.1)
+            return
+        while struct.unpack('i', fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4)))[0]:
+            if self.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _CONNECTED:
+                return
+            time.sleep(0.001)
 
     def _json(self, value: Any, status: int = 200) -> None:
         self._send(status, json.dumps(value).encode(), {'Content-Type': 'application/json'})

@@ -224,19 +224,15 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: it cannot be read, or its content is refused; the text names file, key and reason.
     """
     try:
-        stat = path.stat()
-    except OSError as error:
-        raise ManifestError(f'{path}: cannot read the manifest: {error.strerror}') from None
-    return _read_cached(path, (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size))
-
-
-@functools.lru_cache(maxsize=8)
-def _read_cached(path: Path, version: tuple[int, ...]) -> Manifest:
-    try:
         text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f'{path}: cannot read the manifest: {error}') from None
-    return parse_manifest(text, path)
+        reason = getattr(error, 'strerror', None) or error
+        raise ManifestError(f'{path}: cannot read the manifest: {reason}') from None
+    return _parse_once(text, path)
+
+
+# By its text: what the file system says of a file can be the same after it was changed.
+_parse_once = functools.lru_cache(maxsize=8)(parse_manifest)
 
 
 def packaged_manifest() -> Manifest:

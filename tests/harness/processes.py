@@ -7,11 +7,13 @@ from pathlib import Path
 from tests.harness.image_sets import MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
-# Starts processes as torchrun does, by its variables; forked, so that torch is imported once for all of them.
+# Starts processes as torchrun does, by its variables and with a store that the launcher keeps, whose port is therefore
+# nobody else's; forked, so that torch is imported once for all of them.
 LAUNCHER = """
-import json, os, socket, sys, traceback
+import json, os, sys, traceback
 from pathlib import Path
 import torch
+import torch.distributed
 from eca_zoo.cli import main
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.accuracy.settings import EvalSettings
@@ -23,15 +25,14 @@ from eca_zoo.harness.resume.journal import RunDirectory
 torch.set_num_threads(1)
 
 def launch(count, work):
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
+    store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
     children = []
     for rank in range(count):
         child = os.fork()
         if not child:
             os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(count), 'LOCAL_RANK': str(rank),
-                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(store.port),
+                           'TORCHELASTIC_USE_AGENT_STORE': 'True'}
             code = 99
             try:
                 code = work(rank) or 0

@@ -19,8 +19,10 @@ from eca_zoo.harness import leaderboard
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
-from eca_zoo.harness.table.columns import BY_NAME, measurements
+from eca_zoo.harness.table import measurements
+from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import NAMES, to_frame
+from tests.harness.processes import ROOT, run_program
 
 IMAGES = 60
 SUITE = """
@@ -117,43 +119,34 @@ def test_a_network_can_be_added_to_a_finished_run(digits, tmp_path):
     assert float(rows['test_efficientnet']['relative_throughput']) > 0
 
 
+# Runs the command undisturbed, then again with a kill at each of the given steps of its work, then to its end.
 KILLED = """
-import os, signal, sys
-from eca_zoo.harness.resume.journal import RunDirectory
-from eca_zoo.cli import main
+sys.path.insert(0, {root!r})
+from scripts.end_at import end_at
 
-left = [int(sys.argv[1])]
-append = RunDirectory._append
+def run(out, step):
+    def work(rank):
+        end_at(step)
+        return main([*{arguments!r}, out])
+    return launch(1, work)[0]
 
-def append_and_die(self, record):
-    append(self, record)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-RunDirectory._append = append_and_die
-sys.exit(main(sys.argv[2:]))
+print('CODES', run({whole!r}, 0), *[run({killed!r}, step) for step in {steps!r}], run({killed!r}, 0))
 """
 
 
-def test_a_run_that_is_killed_after_any_record_ends_in_the_same_table(digits, tmp_path, suite_file):
+def test_a_run_that_is_killed_at_any_step_ends_in_the_same_table(digits, tmp_path, suite_file):
     arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out']
-    assert main([*arguments, str(tmp_path / 'undisturbed')]) == 0
-    journal = (tmp_path / 'undisturbed' / 'journal-00000.jsonl').read_bytes()
-    records = journal.count(b'\n')
-    run = tmp_path / 'killed'
-    kills = 0
-    # Each start gets some records further, and the last one to the end.
-    for after in (2, 4, records):
-        process = subprocess.run(command('-c', KILLED, after, *arguments, run), capture_output=True, text=True)
-        kills += process.returncode == -signal.SIGKILL
-    assert kills == 2
-    assert process.returncode == 0, process.stderr
-    assert untimed(run) == untimed(tmp_path / 'undisturbed')
-    assert all(float(row['infer_samples_per_sec']) > 0 for row in table(run))
-    assert sorted(file.name for file in run.iterdir()) == [
-        '.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv',
-    ]  # fmt: skip
+    whole, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
+    # After the run's identity, after counts, before the environment's name, after a complexity and each throughput.
+    steps = [4, 6, 11, 8, 16, 14]
+    program = KILLED.format(root=str(ROOT), arguments=arguments, whole=str(whole), killed=str(killed), steps=steps)
+    done = run_program(tmp_path / 'program.py', program)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith('CODES')]
+    assert [int(code) for code in line.split()[1:]] == [0, *[-signal.SIGKILL] * len(steps), 0], done.stderr
+    assert untimed(killed) == untimed(whole)
+    assert all(float(row['infer_samples_per_sec']) > 0 for row in table(killed))
+    names = ['.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv']
+    assert sorted(file.name for file in killed.iterdir() if file.suffix != '.tmp') == names
 
 
 def test_a_signal_ends_the_run_with_what_was_measured_saved(digits, tmp_path):
@@ -287,7 +280,7 @@ def test_a_check_that_fails_exits_with_1(digits, tmp_path, suite_file, capsys, m
 def test_two_processes_under_torchrun_give_the_table_of_one(digits, tmp_path, suite_file):
     arguments = ['leaderboard', suite_file, '--data-dir', digits, '--out']
     assert main([str(argument) for argument in [*arguments, tmp_path / 'one']]) == 0
-    run = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '29611', '-m', 'eca_zoo']
+    run = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'eca_zoo']
     process = subprocess.run(command(*run, *arguments, tmp_path / 'two'), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert untimed(tmp_path / 'two') == untimed(tmp_path / 'one')
@@ -295,7 +288,7 @@ def test_two_processes_under_torchrun_give_the_table_of_one(digits, tmp_path, su
 
 
 def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
-    run = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '29612', '-m', 'eca_zoo']
+    run = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'eca_zoo']
     run += ['leaderboard', suite_file, '--data-dir', tmp_path / 'missing', '--out', tmp_path / 'run']
     process = subprocess.run(command(*run), capture_output=True, text=True)
     assert process.returncode == 1  # of torchrun

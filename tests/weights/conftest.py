@@ -1,9 +1,12 @@
 """What the tests of checkpoints share: a small real checkpoint, a home for checkpoints, a hub, and no long waits."""
 
+import selectors
+import socket
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +42,8 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         template = f'{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}'
         monkeypatch.setattr('huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE', template)
         monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DISABLE_XET', True)
-        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT', 0.5)
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT', 600)
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT', 600)
         monkeypatch.setattr('huggingface_hub.constants.HF_TOKEN_PATH', str(home / 'no_token'))
         monkeypatch.delenv('HF_TOKEN', raising=False)
         yield server
@@ -56,6 +60,32 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ):  # fmt: skip
         monkeypatch.setattr(f'{module}.time', clock)
     return waited
+
+
+@pytest.fixture
+def silence(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose time is up as soon as it has read all that a stalled answer sent, and never for another reason."""
+
+    def wait(connection: socket.socket) -> None:
+        if connection.family != socket.AF_INET or connection.getpeername()[1] != hub.port:
+            return
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection, selectors.EVENT_READ)
+            while not selector.select(0.001):
+                # What was sent before the hub stalled has arrived.
+                if connection.getsockname() in hub.stalled and not selector.select(0):
+                    hub.stalled.remove(connection.getsockname())
+                    raise TimeoutError('timed out')
+
+    def waiting(receive: Callable[..., Any]) -> Callable[..., Any]:
+        def received(connection: socket.socket, *arguments: Any) -> Any:
+            wait(connection)
+            return receive(connection, *arguments)
+
+        return received
+
+    for name in ('recv', 'recv_into'):
+        monkeypatch.setattr(socket.socket, name, waiting(getattr(socket.socket, name)))
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from eca_zoo.weights.errors import CheckpointError, HashMismatchError
 from eca_zoo.weights.load import load_file
 from eca_zoo.weights.manifest import Manifest, ManifestError, parse_manifest
 
-SCALE = int(os.environ.get('ECA_ZOO_FUZZ_SCALE', '1'))  # how many times longer to search
+SCALE = int(os.environ.get('ECA_ZOO_FUZZ_SCALE', '1'))  # how many times longer to search, and then by chance
 CHECKPOINTS, ORIGINALS, MANIFESTS = 600 * SCALE, 300 * SCALE, 600 * SCALE
 KINDS = ['flip', 'overwrite', 'truncate', 'append', 'insert', 'delete', 'swap', 'zero']
 
 
 def limits(examples: int) -> settings:
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=slow)
+    return settings(max_examples=examples, derandomize=SCALE == 1, suppress_health_check=slow)
 
 
 @st.composite

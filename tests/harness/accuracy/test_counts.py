@@ -24,7 +24,7 @@ def logits_and_target(seed: int, count: int, classes: int, digits: int = 6) -> t
     return logits, torch.randint(classes, (count,), generator=generator)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 70), classes=st.integers(1, 40), digits=st.integers(0, 6))
 def test_counts_are_those_of_timm_ties_and_few_classes_included(seed, count, classes, digits):
     logits, target = logits_and_target(seed, count, classes, digits)

@@ -60,7 +60,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(width=sizes, height=sizes, config=configs, seed=st.integers(0, 9))
 def test_exact_pixels_equal_timm_for_any_size_crop_and_filter(width, height, config, seed):
     image = noise(width, height, seed=seed)
@@ -182,7 +182,7 @@ def test_bytes_of_other_formats_give_the_pixels_of_the_opened_file(kind):
 
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(width=st.integers(60, 600), height=st.integers(60, 600))
 def test_fast_pixels_stay_near_those_of_timm(interpolation, width, height):
     config = CONFIG | {'interpolation': interpolation, 'input_size': (3, 96, 96)}

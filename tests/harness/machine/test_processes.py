@@ -130,6 +130,7 @@ folder, out = Path({str(folder)!r}), Path({str(tmp_path)!r})
 (out / 'cut').mkdir()
 assert launch(1, lambda rank: count_images(folder, out / 'whole', 4)) == [0]
 record = passes.Pass.record
+pipes = [os.pipe(), os.pipe()]
 
 def cut(rank):
     steps = []
@@ -138,6 +139,9 @@ def cut(rank):
         record(self)
         steps.append(1)
         if len(steps) == 3:
+            # Neither goes before the other has come as far.
+            os.write(pipes[1 - rank][1], b'x')
+            os.read(pipes[rank][0], 1)
             os.kill(os.getpid(), 9)
 
     passes.Pass.record = killed

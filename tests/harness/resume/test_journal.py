@@ -110,14 +110,15 @@ def test_restart_forgets_what_the_run_wrote_and_nothing_else(tmp_path):
 
 def test_a_second_run_in_the_same_folder_is_refused_as_long_as_the_first_lives(tmp_path):
     program = (
-        'import sys, time\n'
+        'import sys\n'
         'from pathlib import Path\n'
         'from eca_zoo.harness.resume.journal import RunDirectory\n'
         f'with RunDirectory(Path({str(tmp_path)!r}), {IDENTITY!r}) as journal:\n'
         '    print("open", flush=True)\n'
-        '    time.sleep(60)\n'
+        '    sys.stdin.read()\n'
     )
-    with subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True) as first:
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+    with subprocess.Popen([sys.executable, '-c', program], **pipes, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == 'open\n'
         with pytest.raises(InputError) as error:
@@ -131,18 +132,19 @@ def test_a_second_run_in_the_same_folder_is_refused_as_long_as_the_first_lives(t
 
 def test_a_lock_ends_with_its_process_even_if_a_child_of_it_lives(tmp_path):
     program = (
-        'import os, time\n'
+        'import os, sys\n'
         'from pathlib import Path\n'
         'from eca_zoo.harness.resume.journal import RunDirectory\n'
         f'journal = RunDirectory(Path({str(tmp_path)!r}), {IDENTITY!r}).__enter__()\n'
         'child = os.fork()\n'
         'if child == 0:\n'
-        '    time.sleep(60)\n'
+        '    sys.stdin.read()\n'
         '    os._exit(0)\n'
         'print(child, flush=True)\n'
         'os.kill(os.getpid(), 9)\n'
     )
-    with subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True) as process:
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+    with subprocess.Popen([sys.executable, '-c', program], **pipes, text=True) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         assert process.wait() == -signal.SIGKILL

@@ -1,74 +1,62 @@
 """Runs that are killed or asked to stop: the same command continues them to the table of an undisturbed run."""
 
-from tests.harness.image_sets import MODEL, write_folder
-from tests.harness.processes import run_program
+import signal
 
-# Forks `eca-zoo validate`, ends it after a while, and continues until it is through; prints the ends and the counts.
+from tests.harness.image_sets import MODEL, write_folder
+from tests.harness.processes import ROOT, run_program
+
+# Runs `eca-zoo validate` undisturbed, then again with an end at each of the given steps of its work, then to its end.
 PROGRAM = """
-import random, signal, time
+sys.path.insert(0, {root!r})
+from scripts.end_at import end_at
 
 folder, out = Path({folder!r}), Path({out!r})
-generator = random.Random({seed})
 command = ['validate', '-m', 'MODEL', 'test_eca_resnet', '--num-classes', '10', '--data-dir', str(folder), '-b', '2',
            '-j', '{workers}', '--device', 'cpu', '--record-every', '0', '--results-format', 'json']
 
-def validate(name, *more):
-    return main([*command, '--run-dir', str(out / name), '--results-file', str(out / f'{{name}}.json'), *more])
-
-def journal_size():
-    return sum(path.stat().st_size for path in (out / 'killed').glob('journal-*'))
-
-def end_when_it_has_written(signals, size):
+def validate(name, step, number):
     def run(rank):
-        return validate('killed', '--save-predictions', str(out / 'killed.parquet'))
-    child = os.fork()
-    if not child:
-        code = run(0)
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if journal_size() >= size:
-            time.sleep(generator.uniform(0, 0.05))
-            os.kill(child, signals[len(ends) % len(signals)])
-            _, status = os.waitpid(child, 0)
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
+        end_at(step, number)
+        files = [f'--{{key}}={{out / name}}{{suffix}}' for key, suffix in FILES.items()]
+        return main([*command, *files])
+    return launch(1, run)[0]
 
-assert launch(1, lambda rank: validate('whole', '--save-predictions', str(out / 'whole.parquet'))) == [0]
-ends = []
-while (code := end_when_it_has_written([{signals}], journal_size() + {step})) != 0:
-    ends.append(code)
-    assert len(ends) < 100
-print('ENDS', *ends)
+FILES = {{'run-dir': '', 'results-file': '.json', 'save-predictions': '.parquet'}}
+codes = [validate('whole', 0, 0)]
+codes += [validate('killed', step, number) for step, number in {ends!r}]
+codes += [validate('killed', 0, 0)]
+print('CODES', *codes)
 """.replace('MODEL', MODEL)
 
 
-def ends_of(tmp_path, **values) -> tuple[list[int], str]:
-    """Exit codes of the runs that did not get through, and what they wrote to stderr."""
-    folder = write_folder(tmp_path / 'digits')
-    done = run_program(tmp_path / 'program.py', PROGRAM.format(folder=str(folder), out=str(tmp_path), **values))
-    [line] = [line for line in done.stdout.splitlines() if line.startswith('ENDS')]
+def ends_of(tmp_path, ends: list[tuple[int, int]], workers: int) -> tuple[list[int], str]:
+    """Exit codes of the runs that were ended at a step by a signal, and what they wrote to stderr."""
+    folder = write_folder(tmp_path / 'digits', count=40)
+    program = PROGRAM.format(root=str(ROOT), folder=str(folder), out=str(tmp_path), workers=workers, ends=ends)
+    done = run_program(tmp_path / 'program.py', program)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith('CODES')]
+    whole, *codes, last = [int(code) for code in line.split()[1:]]
+    assert whole == last == 0
     for suffix in ('json', 'parquet'):
         whole, killed = (tmp_path / f'{name}.{suffix}' for name in ('whole', 'killed'))
         assert killed.read_bytes() == whole.read_bytes()
-    return [int(code) for code in line.split()[1:]], done.stderr
+    return codes, done.stderr
 
 
 def test_a_run_that_is_killed_again_and_again_gives_the_table_of_an_undisturbed_one(tmp_path):
-    ends, _ = ends_of(tmp_path, signals='signal.SIGKILL', seed=0, workers=2, step=2500)
-    assert len(ends) >= 3
-    assert set(ends) == {-9}
+    # A batch is two times eight steps: before and after the bytes and the name of its predictions, and its record.
+    steps = [1, 17, 26, 35, 44, 53]
+    codes, _ = ends_of(tmp_path, [(step, int(signal.SIGKILL)) for step in steps], workers=2)
+    assert codes == [-signal.SIGKILL] * len(steps)
 
 
 def test_a_run_that_is_asked_to_stop_says_how_to_continue(tmp_path):
-    ends, stderr = ends_of(tmp_path, signals='signal.SIGINT, signal.SIGTERM', seed=0, workers=0, step=5000)
-    assert len(ends) >= 2
-    assert set(ends) == {130}
-    for number, line in enumerate(stderr.splitlines()):
-        assert line == (
-            f'eca-zoo validate: error: stopped by {("SIGINT", "SIGTERM")[number % 2]}; what was counted is in '
-            f'{tmp_path / "killed"}; the same command continues'
-        )
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGINT]
+    ends = [(step, int(number)) for step, number in zip((9, 60, 31), signals, strict=True)]
+    codes, stderr = ends_of(tmp_path, ends, workers=0)
+    assert codes == [130] * len(signals)
+    assert stderr.splitlines() == [
+        f'eca-zoo validate: error: stopped by {number.name}; what was counted is in {tmp_path / "killed"}; the same '
+        'command continues'
+        for number in signals
+    ]

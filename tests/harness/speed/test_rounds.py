@@ -37,7 +37,7 @@ def test_the_baseline_is_measured_too_and_is_one_relative_to_itself():
     results = {result.model: result for result in measure_throughput([ECA], QUICK, baseline=PLAIN)}
     assert list(results) == ['test_eca_resnet', 'test_resnet']
     assert results['test_resnet'].relative == 1.0
-    assert 0 < results['test_eca_resnet'].relative < 100
+    assert results['test_eca_resnet'].relative > 0
 
 
 def test_relative_throughput_is_the_median_of_ratios_paired_by_round(monkeypatch):

@@ -61,7 +61,7 @@ def test_training_steps_have_columns_of_their_own(tmp_path):
     arguments = ['test_eca_resnet', *QUICK, '-b', '2', '--results-file', str(path)]
     assert run(*arguments, '--bench', 'both', '--img-size', '64') == 0
     (row,) = read(path)
-    assert float(row['infer_samples_per_sec']) > float(row['train_samples_per_sec']) > 0
+    assert min(float(row[f'{mode}_samples_per_sec']) for mode in ('infer', 'train')) > 0
     assert run(*arguments, '--train', '--img-size', '64') == 0
     (row,) = read(path)
     assert row['infer_samples_per_sec'] == ''

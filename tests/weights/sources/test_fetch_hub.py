@@ -38,7 +38,7 @@ def test_checkpoint_comes_from_the_hub_and_stays_in_its_cache(hub: HubServer, hu
 
 @pytest.mark.parametrize('kind', ['truncate', 'stall'])
 def test_interrupted_transfer_is_resumed(
-    kind: str, hub: HubServer, hub_entry: Entry, content: bytes, home: Path, waits: list[float],
+    kind: str, hub: HubServer, hub_entry: Entry, content: bytes, home: Path, waits: list[float], silence: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr('huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE', 1 << 16)  # the client keeps whole chunks
@@ -62,7 +62,7 @@ def test_connection_that_is_reset_is_tried_again(
 
 @pytest.mark.parametrize('kind', ['truncate', 'reset', 'stall'])
 def test_transfer_that_never_completes_ends_in_one_line_and_leaves_nothing(
-    kind: str, hub: HubServer, hub_entry: Entry, content: bytes, home: Path, waits: list[float]
+    kind: str, hub: HubServer, hub_entry: Entry, content: bytes, home: Path, waits: list[float], silence: None
 ) -> None:
     hub.fail(kind, times=-1, path='/cdn/')
     text = fetch_error(hub_entry)

@@ -1,10 +1,11 @@
 """Fetching from URLs: mirrors that misbehave, resumption, and files of air-gapped sites."""
 
 import base64
+import dataclasses
 import email.utils
 import hashlib
 import os
-import time
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from eca_zoo.weights.errors import FetchError
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
+from eca_zoo.weights.sources import download as download_module
 from eca_zoo.weights.sources.download import RetryPolicy, download
 from eca_zoo.weights.sources.fetch import fetch
 from tests.hub_server import HTML_PAGE, HubServer
@@ -55,7 +57,7 @@ def test_loading_fetches_what_is_not_here(hub: HubServer, url_entry: Entry) -> N
 
 @pytest.mark.parametrize('kind', ['truncate', 'reset', 'stall'])
 def test_interrupted_transfer_is_resumed_where_it_broke_off(
-    kind: str, hub: HubServer, url_entry: Entry, content: bytes, home: Path, waits: list[float]
+    kind: str, hub: HubServer, url_entry: Entry, content: bytes, home: Path, waits: list[float], silence: None
 ) -> None:
     hub.fail(kind, times=2)
     assert fetch(NAME, url_entry, policy=QUICK).read_bytes() == content
@@ -71,7 +73,7 @@ def test_interrupted_transfer_is_resumed_where_it_broke_off(
 
 @pytest.mark.parametrize('kind', ['truncate', 'reset', 'stall'])
 def test_transfer_that_never_completes_ends_in_one_line_and_is_continued_next_time(
-    kind: str, hub: HubServer, url_entry: Entry, content: bytes, home: Path, waits: list[float]
+    kind: str, hub: HubServer, url_entry: Entry, content: bytes, home: Path, waits: list[float], silence: None
 ) -> None:
     hub.fail(kind, times=-1)
     text = fetch_error(url_entry)
@@ -133,6 +135,7 @@ def test_partial_file_that_another_machine_may_be_writing_is_left_alone(
     home.mkdir()
     part = home / f'.model.safetensors.elsewhere-1-{0:x}.part'
     part.write_bytes(content[:1000])
+    os.utime(part, (2**32, 2**32))  # never old
     download(hub.url('model.safetensors'), home / 'model.safetensors', len(content), sha256(content), QUICK)
     assert ranges(hub) == [None]
     assert part.read_bytes() == content[:1000]
@@ -157,12 +160,14 @@ def test_failing_server_is_given_up_after_the_last_try(
 
 @pytest.mark.parametrize('as_date', [False, True])
 def test_retry_after_is_obeyed(
-    as_date: bool, hub: HubServer, url_entry: Entry, content: bytes, waits: list[float]
+    as_date: bool, hub: HubServer, url_entry: Entry, content: bytes, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    value = email.utils.formatdate(time.time() + 30, usegmt=True) if as_date else '30'
+    now = 1_700_000_000.0
+    monkeypatch.setattr(download_module.time, 'time', lambda: now)
+    value = email.utils.formatdate(now + 30, usegmt=True) if as_date else '30'
     hub.fail('status', times=1, status=429, headers={'Retry-After': value})
     assert fetch(NAME, url_entry, policy=QUICK).read_bytes() == content
-    assert waits == [pytest.approx(30, abs=2)]
+    assert waits == [30]
 
 
 def test_retry_after_that_is_too_long_is_said_at_once(hub: HubServer, url_entry: Entry, waits: list[float]) -> None:
@@ -225,8 +230,17 @@ def test_unknown_host_is_named(home: Path, content: bytes) -> None:
 
 
 def test_port_that_nobody_listens_on_is_said(home: Path, content: bytes, waits: list[float]) -> None:
-    text = fetch_error(entry_with(content, Source(url='http://127.0.0.1:9/model.safetensors')))
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        text = fetch_error(entry_with(content, Source(url=f'http://127.0.0.1:{taken.getsockname()[1]}/model')))
     assert '127.0.0.1: connection refused (3 tries' in text
+
+
+def test_server_that_never_answers_is_given_up(home: Path, content: bytes, waits: list[float]) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        entry = entry_with(content, Source(url=f'http://127.0.0.1:{silent.getsockname()[1]}/model'))
+        text = fetch_error(entry, dataclasses.replace(QUICK, timeout=0.05))
+    assert f'127.0.0.1 stays silent (3 tries, 0 of {len(content)} bytes received; try again later)' in text
 
 
 def test_offline_asks_no_server_but_reads_files(
