@@ -6,7 +6,7 @@ import torch
 
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError, RunError
-from eca_zoo.harness.accuracy.loading import export
+from eca_zoo.harness.networks import export
 from eca_zoo.harness.networks.export import export_model, export_network
 
 SIZE = (3, 64, 64)
