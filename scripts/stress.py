@@ -1,7 +1,8 @@
-"""Kills leaderboard runs with SIGKILL at random moments, continues them, and compares the tables with undisturbed ones.
+"""Kills leaderboard runs with SIGKILL at chosen steps, continues them, and compares the tables with undisturbed ones.
 
-The kills hit one process, or two under torchrun (sometimes one of them, sometimes all). A killed run is continued with
-the same command; when it ends before the next kill, its table is compared and a new run begins.
+The kills hit one process, or two under torchrun (sometimes one of them, sometimes all), at a step of its work that is
+drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the same
+command; when it ends before the next kill, its table is compared and a new run begins.
 """
 
 import argparse
@@ -9,11 +10,9 @@ import csv
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from digits import write_digits
@@ -39,45 +38,31 @@ class Run:
 
     def __init__(self, suite: Path, data: Path, processes: int) -> None:
         launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-        self._command = [
-            sys.executable, *(launcher if processes > 1 else []), '-m', 'eca_zoo', 'leaderboard', str(suite),
-            '--data-dir', str(data),
-        ]  # fmt: skip
-        self._processes = processes
+        self._start = [sys.executable, *(launcher if processes > 1 else []), str(_ROOT / 'scripts' / 'end_at.py')]
+        self._command = ['--', 'leaderboard', str(suite), '--data-dir', str(data)]
+        self.processes = processes
 
-    def start(self, out: Path) -> subprocess.Popen:
-        """Start the run in a session of its own."""
+    def until(self, out: Path, step: int = 0, rank: int = 0, all_at_once: bool = False) -> int | None:
+        """Run until the process ``rank`` has come to ``step``, or to the end, and stop the script if that fails.
+
+        Returns:
+            The number of steps of that process, or None if it was killed.
+        """
+        log = out.with_name(f'{out.name}.log')
+        ended = out.with_name(f'{out.name}.steps')
+        ended.unlink(missing_ok=True)
+        where = ['--step', str(step), '--rank', str(rank), '--report', str(ended), *(['--all'] if all_at_once else [])]
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(_ROOT)}
-        with (out.parent / f'{out.name}.log').open('ab') as log:
-            return subprocess.Popen(
-                [*self._command, '--out', str(out)], stdout=log, stderr=log, env=environment, cwd=_ROOT,
-                start_new_session=True,
-            )  # fmt: skip
-
-    def kill(self, process: subprocess.Popen, generator: random.Random) -> None:
-        """SIGKILL: the only process; or, of several, a random one or all at once."""
-        victims = [process.pid]
-        ranks = _children(process.pid) if self._processes > 1 else []
-        if ranks and generator.random() < 0.5:
-            victims = [generator.choice(ranks)]
-        elif self._processes > 1:
-            victims += ranks
-        for victim in victims:
-            try:
-                os.kill(victim, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        process.wait()
-        # torchrun has ended the other ranks; those of a killed torchrun are dead as well.
-
-
-def _children(pid: int) -> list[int]:
-    """Processes that ``pid`` started."""
-    try:
-        text = Path(f'/proc/{pid}/task/{pid}/children').read_text(encoding='ascii')
-    except OSError:
-        text = subprocess.run(['pgrep', '-P', str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(child) for child in text.split()]
+        command = [*self._start, *where, *self._command, '--out', str(out)]
+        with log.open('ab') as file:
+            done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=_ROOT, check=False)
+        text = ended.read_text(encoding='ascii') if ended.exists() else ''
+        if text == 'ended':
+            return None
+        if done.returncode != 0 or not text:
+            said = log.read_text(encoding='utf-8', errors='replace')[-4000:]
+            sys.exit(f'the run in {out} failed with exit code {done.returncode}:\n{said}')
+        return int(text)
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -87,38 +72,23 @@ def table(out: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if not key.startswith(_TIMINGS)} for row in rows]
 
 
-def finish(process: subprocess.Popen, out: Path) -> None:
-    """Wait for a run that nobody disturbs; stop the script if it fails."""
-    if process.wait() != 0:
-        sys.exit(f'the run in {out} failed with exit code {process.returncode}:\n{_log_of(out)}')
-
-
-def _log_of(out: Path) -> str:
-    return (out.parent / f'{out.name}.log').read_text(encoding='utf-8', errors='replace')[-4000:]
-
-
 def stress(run: Run, folder: Path, kills: int, generator: random.Random) -> bool:
     """Kill ``kills`` times; returns whether all tables equal the undisturbed one."""
-    start = time.monotonic()
-    undisturbed = folder / 'undisturbed'
-    finish(run.start(undisturbed), undisturbed)
-    duration = time.monotonic() - start
-    expected = table(undisturbed)
-    print(f'  undisturbed: {duration:.0f} s, {len(expected)} rows', flush=True)
+    steps = [run.until(folder / f'undisturbed{rank}', rank=rank) or 0 for rank in range(run.processes)]
+    expected = table(folder / 'undisturbed0')
+    print(f'  undisturbed: {" and ".join(map(str, steps))} steps, {len(expected)} rows', flush=True)
     done = survived = runs = 0
     since = 0
     while done < kills or since:
         out = folder / f'run{runs}'
-        process = run.start(out)
-        if done < kills:
-            try:
-                process.wait(generator.uniform(0, duration))
-            except subprocess.TimeoutExpired:
-                run.kill(process, generator)
-                done, since = done + 1, since + 1
-                print(f'  kill {done} of {kills} in run {runs}', flush=True)
-                continue
-        finish(process, out)
+        rank = generator.randrange(run.processes)
+        step = generator.randint(1, steps[rank]) if done < kills else 0
+        all_at_once = run.processes > 1 and generator.random() < 0.5
+        if run.until(out, step, rank, all_at_once) is None:
+            done, since = done + 1, since + 1
+            whom = 'all processes' if all_at_once else f'process {rank}'
+            print(f'  kill {done} of {kills}: run {runs}, {whom} at step {step}', flush=True)
+            continue
         equal = table(out) == expected
         survived += since if equal else 0
         print(f'  run {runs} after {since} kills: {"equal" if equal else f"DIFFERENT, see {out}"}', flush=True)
@@ -131,8 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=20, help='for each number of processes (default: 20)')
     parser.add_argument('--processes', type=int, nargs='+', default=[1, 2], help='(default: 1 2)')
-    parser.add_argument('--img-size', type=int, default=160, help='larger takes longer (default: 160)')
-    parser.add_argument('--seed', type=int, help='of the moments (default: another each time)')
+    parser.add_argument(
+        '--img-size', type=int, default=160, help='larger takes longer, and records more often (default: 160)'
+    )
+    parser.add_argument('--seed', type=int, help='of the steps (default: another each time)')
     parser.add_argument('--folder', type=Path, help='keep everything here')
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed

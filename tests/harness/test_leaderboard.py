@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,14 @@ from sklearn.datasets import load_digits
 
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
-from eca_zoo.harness import benchmarks, leaderboard
+from eca_zoo.harness import leaderboard
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
-from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
-from eca_zoo.harness.table import BY_NAME
+from eca_zoo.harness.table import measurements
+from eca_zoo.harness.table.columns import BY_NAME
+from eca_zoo.harness.table.frames import NAMES, to_frame
+from tests.harness.processes import ROOT, run_program
 
 IMAGES = 60
 SUITE = """
@@ -51,6 +55,19 @@ def suite_file(tmp_path):
     return path
 
 
+@pytest.fixture(scope='module')
+def first(digits, tmp_path_factory):
+    """The folder of a run of the suite from beginning to end, and what the run returned."""
+    out = tmp_path_factory.mktemp('first') / 'run'
+    return out, run_leaderboard(suite(), out, digits, command_line=['eca-zoo', 'x'])
+
+
+@pytest.fixture
+def finished(first, tmp_path):
+    """The folder of a finished run."""
+    return shutil.copytree(first[0], tmp_path / 'finished')
+
+
 def suite(text=SUITE):
     return parse_suite(text, Path('mine.yaml'))
 
@@ -68,10 +85,10 @@ def command(*arguments):
     return [sys.executable, *map(str, arguments)]
 
 
-def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
-    result = run_leaderboard(suite(), tmp_path / 'run', digits, command_line=['eca-zoo', 'x'])
-    eca, plain = table(tmp_path / 'run')
-    assert list(eca) == list(BY_NAME)
+def test_a_run_writes_the_table_and_its_environment(first):
+    out, result = first
+    eca, plain = table(out)
+    assert list(eca) == NAMES
     assert (eca['model'], eca['dataset'], eca['num_images'], eca['img_size']) == (
         'test_eca_resnet.digits', 'digits', str(IMAGES), '32',
     )  # fmt: skip
@@ -83,7 +100,7 @@ def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
     assert (plain['model'], plain['top1'], plain['relative_throughput'], plain['error']) == (
         'test_resnet', '', '1.000', '',
     )  # fmt: skip
-    environment = json.loads((tmp_path / 'run' / 'environment.json').read_text())
+    environment = json.loads((out / 'environment.json').read_text())
     assert environment['command_line'] == ['eca-zoo', 'x']
     assert environment['data']['images'] == IMAGES
     assert len(environment['data']['fingerprint']) == 64
@@ -91,68 +108,57 @@ def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
     assert result.notes == ['accuracy is empty: not validated on digits in the suite mine (test_resnet)']
 
 
-def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
-    run_leaderboard(suite(), tmp_path, digits)
-    before = (tmp_path / 'leaderboard.csv').read_bytes()
-    (tmp_path / 'leaderboard.csv').unlink()
+def test_a_finished_run_is_not_measured_again(digits, finished, monkeypatch):
+    before = (finished / 'leaderboard.csv').read_bytes()
+    (finished / 'leaderboard.csv').unlink()
 
     def measure(*arguments):
         raise AssertionError('it was measured again')
 
-    monkeypatch.setattr(benchmarks, 'complexity_cells', measure)
-    monkeypatch.setattr('eca_zoo.harness.throughput._measure_group', measure)
-    monkeypatch.setattr('eca_zoo.harness.evaluator.load_network', measure)
-    run_leaderboard(suite(), tmp_path, digits)
-    assert (tmp_path / 'leaderboard.csv').read_bytes() == before
+    monkeypatch.setattr(measurements, 'cells_of', measure)
+    monkeypatch.setattr('eca_zoo.harness.speed.rounds._measure_group', measure)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.run.load_network', measure)
+    run_leaderboard(suite(), finished, digits)
+    assert (finished / 'leaderboard.csv').read_bytes() == before
 
 
-def test_a_network_can_be_added_to_a_finished_run(digits, tmp_path):
-    run_leaderboard(suite(), tmp_path, digits)
-    before = table(tmp_path)
+def test_a_network_can_be_added_to_a_finished_run(digits, finished):
+    before = table(finished)
     more = SUITE.replace('[test_eca_resnet.digits, test_resnet]', '[test_eca_resnet.digits, test_efficientnet]')
-    run_leaderboard(suite(more), tmp_path, digits)
-    rows = {row['model']: row for row in table(tmp_path)}
+    run_leaderboard(suite(more), finished, digits)
+    rows = {row['model']: row for row in table(finished)}
     assert rows['test_eca_resnet.digits'] == before[0]
     assert float(rows['test_efficientnet']['relative_throughput']) > 0
 
 
+# Runs the command undisturbed, then again with a kill at each of the given steps of its work, then to its end.
 KILLED = """
-import os, signal, sys
-from eca_zoo.harness.journal import RunDirectory
-from eca_zoo.cli import main
+sys.path.insert(0, {root!r})
+from scripts.end_at import end_at
 
-left = [int(sys.argv[1])]
-append = RunDirectory._append
+def run(out, step):
+    def work(rank):
+        end_at(step)
+        return main([*{arguments!r}, out])
+    return launch(1, work)[0]
 
-def append_and_die(self, record):
-    append(self, record)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-RunDirectory._append = append_and_die
-sys.exit(main(sys.argv[2:]))
+print('CODES', run({whole!r}, 0), *[run({killed!r}, step) for step in {steps!r}], run({killed!r}, 0))
 """
 
 
-def test_a_run_that_is_killed_after_any_record_ends_in_the_same_table(digits, tmp_path, suite_file):
+def test_a_run_that_is_killed_at_any_step_ends_in_the_same_table(digits, tmp_path, suite_file):
     arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out']
-    assert main([*arguments, str(tmp_path / 'undisturbed')]) == 0
-    journal = (tmp_path / 'undisturbed' / 'journal-00000.jsonl').read_bytes()
-    records = journal.count(b'\n')
-    run = tmp_path / 'killed'
-    kills = 0
-    # Each start gets some records further, and the last one to the end.
-    for after in (2, 4, records):
-        process = subprocess.run(command('-c', KILLED, after, *arguments, run), capture_output=True, text=True)
-        kills += process.returncode == -signal.SIGKILL
-    assert kills == 2
-    assert process.returncode == 0, process.stderr
-    assert untimed(run) == untimed(tmp_path / 'undisturbed')
-    assert all(float(row['infer_samples_per_sec']) > 0 for row in table(run))
-    assert sorted(file.name for file in run.iterdir()) == [
-        '.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv',
-    ]  # fmt: skip
+    whole, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
+    # After the run's identity, after counts, before the environment's name, after a complexity and each throughput.
+    steps = [4, 6, 11, 8, 16, 14]
+    program = KILLED.format(root=str(ROOT), arguments=arguments, whole=str(whole), killed=str(killed), steps=steps)
+    done = run_program(tmp_path / 'program.py', program)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith('CODES')]
+    assert [int(code) for code in line.split()[1:]] == [0, *[-signal.SIGKILL] * len(steps), 0], done.stderr
+    assert untimed(killed) == untimed(whole)
+    assert all(float(row['infer_samples_per_sec']) > 0 for row in table(killed))
+    names = ['.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv']
+    assert sorted(file.name for file in killed.iterdir() if file.suffix != '.tmp') == names
 
 
 def test_a_signal_ends_the_run_with_what_was_measured_saved(digits, tmp_path):
@@ -181,33 +187,30 @@ def test_a_signal_ends_the_run_with_what_was_measured_saved(digits, tmp_path):
         ('baseline: test_resnet', 'baseline: test_efficientnet', 'baseline "test_resnet", not "test_efficientnet"'),
     ],
 )
-def test_other_settings_in_the_same_folder_are_refused_with_the_difference(old, new, difference, digits, tmp_path):
-    run_leaderboard(suite(), tmp_path, digits)
-    before = (tmp_path / 'leaderboard.csv').read_bytes()
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(old, new, difference, digits, finished):
+    before = (finished / 'leaderboard.csv').read_bytes()
     with pytest.raises(InputError) as error:
-        run_leaderboard(suite(SUITE.replace(old, new)), tmp_path, digits)
+        run_leaderboard(suite(SUITE.replace(old, new)), finished, digits)
     assert difference in str(error.value)
     assert str(error.value).endswith('use another folder, or --restart to begin anew')
-    assert (tmp_path / 'leaderboard.csv').read_bytes() == before
+    assert (finished / 'leaderboard.csv').read_bytes() == before
 
 
-def test_other_data_is_refused_and_restart_begins_anew(digits, tmp_path):
-    run_leaderboard(suite(), tmp_path / 'run', digits)
+def test_other_data_is_refused_and_restart_begins_anew(digits, finished, tmp_path):
     other = tmp_path / 'other'
     for file in sorted(digits.glob('*/*.png'))[:-1]:
         (other / file.parent.name).mkdir(parents=True, exist_ok=True)
         os.link(file, other / file.parent.name / file.name)
     with pytest.raises(InputError, match=f'data.images {IMAGES}, not {IMAGES - 1}'):
-        run_leaderboard(suite(), tmp_path / 'run', other)
-    run_leaderboard(suite(), tmp_path / 'run', other, restart=True)
-    assert table(tmp_path / 'run')[0]['num_images'] == str(IMAGES - 1)
+        run_leaderboard(suite(), finished, other)
+    run_leaderboard(suite(), finished, other, restart=True)
+    assert table(finished)[0]['num_images'] == str(IMAGES - 1)
 
 
-def test_another_machine_is_refused(digits, tmp_path, monkeypatch):
-    run_leaderboard(suite(), tmp_path, digits)
-    monkeypatch.setattr('eca_zoo.harness.environment.processor_name', lambda: 'Abacus 3000')
+def test_another_machine_is_refused(digits, finished, monkeypatch):
+    monkeypatch.setattr('eca_zoo.harness.machine.environment.processor_name', lambda: 'Abacus 3000')
     with pytest.raises(InputError, match='not "Abacus 3000"'):
-        run_leaderboard(suite(), tmp_path, digits)
+        run_leaderboard(suite(), finished, digits)
 
 
 def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path):
@@ -252,8 +255,8 @@ def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits,
     assert 'eca-zoo leaderboard: failed: eca_resnet18: ' in capsys.readouterr().err
 
 
-def test_timms_format_is_written_beside_the_table(digits, tmp_path, suite_file, capsys):
-    out = tmp_path / 'run'
+def test_timms_format_is_written_beside_the_table(digits, finished, suite_file, capsys):
+    out = finished
     arguments = ['leaderboard', str(suite_file), '--out', str(out), '--data-dir', str(digits), '--format', 'timm']
     assert main(arguments) == 0
     assert (out / 'results-digits.csv').read_text().startswith('model,img_size,top1,top1_err,top5,top5_err,')
@@ -267,39 +270,47 @@ def test_the_check_names_rows_beyond_the_tolerance():
         return {'model': model, 'top1': top1, 'reported_top1': reported, 'delta_top1': top1 - reported}
 
     good, bad = row('a', 77.32, 77.42), row('b', 77.0, 77.42)
-    assert check_reported([good], 0.1) == []
-    assert check_reported([good, bad, {'model': 'c', 'reported_top1': 70.0}], 0.1) == [
+    assert check_reported(to_frame([good]), 0.1) == []
+    assert check_reported(to_frame([good, bad, {'model': 'c', 'reported_top1': 70.0}]), 0.1) == [
         'b: top-1 is 77.000 %, 0.420 percentage points below the reported 77.42 % (tolerance 0.1)'
     ]
-    assert check_reported([{'model': 'c', 'reported_top1': 70.0}], 0.1) == [
+    assert check_reported(to_frame([{'model': 'c', 'reported_top1': 70.0}]), 0.1) == [
         'no row has both a reported top-1 and one that was measured on the reported data'
     ]
 
 
-def test_a_check_that_fails_exits_with_1(digits, tmp_path, suite_file, capsys, monkeypatch):
-    arguments = ['leaderboard', str(suite_file), '--out', str(tmp_path / 'run'), '--data-dir', str(digits)]
+def test_a_check_that_fails_exits_with_1(digits, finished, suite_file, capsys):
+    arguments = ['leaderboard', str(suite_file), '--out', str(finished), '--data-dir', str(digits)]
     assert main([*arguments, '--check']) == 1
     assert 'check: no row has both a reported top-1' in capsys.readouterr().err
     assert main(arguments) == 0
 
 
-def test_two_processes_under_torchrun_give_the_table_of_one(digits, tmp_path, suite_file):
-    arguments = ['leaderboard', suite_file, '--data-dir', digits, '--out']
-    assert main([str(argument) for argument in [*arguments, tmp_path / 'one']]) == 0
-    run = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '29611', '-m', 'eca_zoo']
-    process = subprocess.run(command(*run, *arguments, tmp_path / 'two'), capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert untimed(tmp_path / 'two') == untimed(tmp_path / 'one')
-    assert process.stdout.count('written: ') == 1
+TWO = 'print(*launch(2, lambda rank: main({arguments!r})), flush=True)'
+
+
+def test_two_processes_give_the_table_of_one(digits, first, tmp_path, suite_file):
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out', str(tmp_path / 'two')]
+    done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
+    assert done.stdout.splitlines()[-1] == '0 0', done.stderr
+    assert untimed(tmp_path / 'two') == untimed(first[0])
+    assert done.stdout.count('written: ') == 1
 
 
 def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
-    run = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '29612', '-m', 'eca_zoo']
-    run += ['leaderboard', suite_file, '--data-dir', tmp_path / 'missing', '--out', tmp_path / 'run']
-    process = subprocess.run(command(*run), capture_output=True, text=True)
-    assert process.returncode == 1  # of torchrun
-    (line,) = [line for line in process.stderr.splitlines() if 'eca-zoo leaderboard: error: ' in line]
-    assert line.endswith('missing: there is no such folder or file; check --data-dir')
+    arguments = [
+        'leaderboard',
+        str(suite_file),
+        '--data-dir',
+        str(tmp_path / 'missing'),
+        '--out',
+        str(tmp_path / 'run'),
+    ]
+    done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
+    assert done.stdout == '2 2\n'
+    assert done.stderr == (
+        f'eca-zoo leaderboard: error: {tmp_path}/missing: there is no such folder or file; check --data-dir\n'
+    )
     assert not (tmp_path / 'run').exists()
 
 
