@@ -15,7 +15,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import eca_zoo
 from eca_zoo.errors import InputError
-from eca_zoo.models.fast_blocks import FAST_BLOCKS, EarlyGatedConv, GatedConv
+from eca_zoo.models.fast_blocks import FAST_BLOCKS, EarlyGate, FilterGate
 from tests.models.plain import images, ours_and_plain, relative_error
 
 ZOO = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2']
@@ -85,9 +85,8 @@ def test_the_network_and_the_random_state_are_left_as_they_were():
 
 def test_a_bottleneck_has_its_gate_early_up_to_256_channels():
     form = eca_zoo.optimize_for_inference(timm.create_model('eca_resnet50').eval(), SIZE)
-    assert [type(stage[0].conv3) for stage in (form.layer1, form.layer2, form.layer3, form.layer4)] == [
-        EarlyGatedConv, EarlyGatedConv, EarlyGatedConv, GatedConv,
-    ]  # fmt: skip
+    gates = [stage[0].gate for stage in (form.layer1, form.layer2, form.layer3, form.layer4)]
+    assert [type(gate) for gate in gates] == [EarlyGate, EarlyGate, EarlyGate, FilterGate]
 
 
 def test_the_form_can_be_copied_pickled_and_saved(pair):
