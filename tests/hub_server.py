@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_HANGS = 600  # seconds after which nothing will come
+_HANGS = 86400  # seconds after which nothing will come
 _CONNECTED = (1, 8)  # states of a connection that can still send: TCP_ESTABLISHED and TCP_CLOSE_WAIT of Linux
 _LFS_SUFFIXES = ('.safetensors', '.bin')
 HTML_PAGE = b'<!DOCTYPE html><html><body>Please sign in to this network.</body></html>'
