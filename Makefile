@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint wheel stress clean
+.PHONY: demo test lint docs wheel stress clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+docs: $(READY)
+	$(BIN)/python scripts/generate_docs.py
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,13 +1,39 @@
-"""ECA-Net for timm: importing this package registers the networks with timm's model factory."""
+"""ECA-Net for timm: importing this package registers the networks with timm's model factory.
 
+What is listed in ``__all__`` is imported when it is first used.
+"""
+
+import importlib
 import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eca_zoo.models import EcaLayer
+    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table
+    from eca_zoo.models import EcaLayer, optimize_for_inference
 
-__all__ = ['EcaLayer']
+    __version__: str
+
+_MODULES = {
+    'EcaLayer': 'eca_zoo.models',
+    'benchmark': 'eca_zoo.api',
+    'complexity': 'eca_zoo.api',
+    'evaluate': 'eca_zoo.api',
+    'leaderboard': 'eca_zoo.api',
+    'optimize_for_inference': 'eca_zoo.models',
+    'read_table': 'eca_zoo.api',
+}
+
+__all__ = [
+    'EcaLayer',
+    '__version__',
+    'benchmark',
+    'complexity',
+    'evaluate',
+    'leaderboard',
+    'optimize_for_inference',
+    'read_table',
+]
 
 
 def _is_command() -> bool:
@@ -26,8 +52,14 @@ if not _is_command():
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from eca_zoo import models
+    if name == '__version__':
+        from importlib.metadata import version
 
-        return getattr(models, name)
+        return version('eca-zoo')
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return __all__

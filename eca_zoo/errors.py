@@ -20,3 +20,8 @@ class InputError(EcaZooError, ValueError):
 
 class RunError(EcaZooError, RuntimeError):
     """A run that was asked for correctly and failed on the way (exit code 1)."""
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an exception in one line; its type's name if it has none."""
+    return ' '.join(str(error).split()) or type(error).__name__

@@ -1,10 +1,14 @@
 """Strict YAML: a mapping becomes typed records, and every mistake is an error that names its key."""
 
+import dataclasses
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 import yaml
+
+_T = TypeVar('_T')
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -37,6 +41,45 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=UniqueKeyLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(' '.join(str(error).split())) from None
+
+
+class RecordError(ValueError):
+    """A value that does not fit its record: its key (dotted, may be empty), and the reason."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f'{key}: {reason}' if key else reason)
+        self.key = key
+        self.reason = reason
+
+
+def typed(raw: Any, kind: type[_T]) -> _T:
+    """``raw`` (mappings, lists, texts, numbers) as a ``kind``, whose unknown keys are errors.
+
+    Raises:
+        RecordError: a key is unknown or missing, or a value is of another type.
+    """
+    try:
+        return msgspec.convert(raw, kind, dec_hook=_decode)
+    except (msgspec.ValidationError, TypeError, OverflowError) as error:
+        raise RecordError(*key_and_reason(error)) from None
+
+
+def typed_record(raw: dict[str, Any], kind: type[_T], left_out: tuple[str, ...] = ()) -> _T:
+    """The dataclass ``kind`` from a mapping, see ``typed``; fields that are ``left_out`` are unknown keys."""
+    hints = get_type_hints(kind)
+    fields = [
+        (f.name, hints[f.name], f.default)
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if f.name not in left_out
+    ]
+    strict: Any = msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True)
+    return kind(**msgspec.structs.asdict(typed(raw, strict)))
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise TypeError(f'expected {kind.__name__}, got {value!r}')
 
 
 def key_and_reason(error: Exception) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import eca_zoo  # noqa: F401 (registers the networks)
 
-CHECKPOINT = Path(__file__).parents[1] / 'eca_zoo' / 'data' / 'checkpoints' / 'test_eca_resnet.digits.safetensors'
+CHECKPOINT = Path(__file__).parents[1] / 'eca_zoo' / 'packaged' / 'checkpoints' / 'test_eca_resnet.digits.safetensors'
 # The evaluation transform of the manifest entry; the scans are grey, so one mean and deviation serve all channels.
 TRANSFORM = {
     'input_size': (3, 32, 32),

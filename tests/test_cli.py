@@ -54,7 +54,7 @@ def test_wrong_usage_exits_2(arguments):
         ),
         (
             ['fetch', 'eca_resnet18'],
-            'eca-zoo fetch: error: eca_resnet18.k3577_in1k is not published: no hash of its weights is known; download '
+            'eca-zoo fetch: error: eca_resnet18.k3577_in1k needs conversion: no hash of its weights is known; download '
             "the authors' file eca_resnet18_k3577.pth.tar from "
             'https://drive.google.com/file/d/1LMRFRTyzVifGBi2MUpTuYEWW44S8mwyl '
             'and run: eca-zoo convert eca_resnet18_k3577.pth.tar\n',

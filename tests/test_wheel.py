@@ -46,11 +46,11 @@ def test_wheel_carries_the_package_alone_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split('/')[0] for name in names} == {'eca_zoo', 'eca_zoo-0.1.0.dist-info'}
     assert {
-        'eca_zoo/data/weights_manifest.yaml',
-        'eca_zoo/data/suites/digits.yaml',
-        'eca_zoo/data/suites/imagenet.yaml',
-        'eca_zoo/data/reference/ecanet_imagenet.csv',
-        'eca_zoo/data/checkpoints/test_eca_resnet.digits.safetensors',
+        'eca_zoo/packaged/weights_manifest.yaml',
+        'eca_zoo/packaged/suites/digits.yaml',
+        'eca_zoo/packaged/suites/imagenet.yaml',
+        'eca_zoo/packaged/reference/ecanet_imagenet.csv',
+        'eca_zoo/packaged/checkpoints/test_eca_resnet.digits.safetensors',
     } <= set(names)
 
 

@@ -33,7 +33,7 @@ import torchvision
 from PIL import Image
 from timm.data.loader import fast_collate
 
-from eca_zoo.harness.preprocess import collate_channels_last, evaluation_transform
+from eca_zoo.harness.data.preprocess import collate_channels_last, evaluation_transform
 
 Work = Callable[[], Any]
 

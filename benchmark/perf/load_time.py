@@ -73,7 +73,7 @@ def make_checkpoint(model: str) -> Path:
     import torch
 
     import eca_zoo  # noqa: F401
-    from eca_zoo.weights.convert import convert
+    from eca_zoo.weights.convert.conversion import convert
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

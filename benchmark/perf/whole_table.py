@@ -27,10 +27,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-import eca_zoo  # noqa: F401 (registers the networks)
+import eca_zoo.models
 
 DEFAULTS = 'defaults'
-MODELS = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
+MODELS = tuple(record.name for record in eca_zoo.models.list_zoo())
 # timm's script does not know of our networks.
 _TIMM = 'import runpy, sys, eca_zoo; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
 

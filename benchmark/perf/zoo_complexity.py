@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ZOO = ('eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2')
 COMMAND = ('benchmark', '--model', 'zoo', '--bench', 'profile')
 
 
@@ -27,10 +26,11 @@ def peak_mib() -> float:
 
 def count_on_meta() -> None:
     """Ours: no weights."""
-    from eca_zoo.harness.complexity import complexity
+    from eca_zoo.harness.networks.complexity import complexity
+    from eca_zoo.models import list_zoo
 
-    for name in ZOO:
-        complexity(name)
+    for record in list_zoo():
+        complexity(record.name)
 
 
 def count_with_weights() -> None:
@@ -39,8 +39,10 @@ def count_with_weights() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    for name in ZOO:
-        network = timm.create_model(name).eval()
+    from eca_zoo.models import list_zoo
+
+    for record in list_zoo():
+        network = timm.create_model(record.name).eval()
         with torch.no_grad(), FlopCounterMode(display=False):
             network(torch.ones(1, 3, 224, 224))
 
@@ -56,7 +58,7 @@ def private_mib() -> float:
 
 def measure_here(work: Callable[[], None]) -> tuple[float, ...]:
     """Seconds of ``work`` without the imports; MiB: peak after the imports, peak and private in the end."""
-    import eca_zoo.harness.complexity  # noqa: F401
+    import eca_zoo.harness.accuracy.loading.complexity  # noqa: F401
 
     imported = peak_mib()
     start = time.perf_counter()

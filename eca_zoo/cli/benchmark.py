@@ -1,7 +1,6 @@
 """The subcommand of ``eca-zoo`` that measures complexity and throughput."""
 
 import argparse
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,6 @@ SGD with momentum 0.9), --torchscript, --aot-autograd, --fuser (outdated in PyTo
 --gp, --grad-checkpointing, --drop* (use --model-kwargs), --input-size, --use-train-size (use --img-size),
 --num-bench-iter (use --rounds and --round-seconds), --no-retry.
 """
-
-
-_TEXT = 40
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -46,7 +42,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
     parser.add_argument(
         '--model', '-m', nargs='+', default=[], metavar='NAME',
-        help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the six), all, or text files of names",
+        help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same "
+        'without ECA), all, or text files of names',
     )  # fmt: skip
     parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for their entry points')
@@ -84,68 +81,40 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import json
+    from eca_zoo.api import benchmark
+    from eca_zoo.harness.networks.model_names import read_names
+    from eca_zoo.harness.table.text import to_text
 
-    from eca_zoo.harness.benchmarks import Benchmark
-    from eca_zoo.harness.evaluation import ModelSpec
-    from eca_zoo.harness.names import expand_model_names, expand_one, read_names
-    from eca_zoo.harness.table import FVCORE, to_csv, to_text, write_text
-
-    names = expand_model_names([*args.model, *(read_names(args.model_list) if args.model_list else [])])
-    model_kwargs = parse_model_kwargs(args.model_kwargs)
-    baseline = ModelSpec(expand_one(args.baseline)) if args.baseline else None
-    specs = [ModelSpec(name, num_classes=args.num_classes, model_kwargs=model_kwargs) for name in names]
-    if baseline is not None:
-        specs = [baseline if spec.name == baseline.name else spec for spec in specs]
-    benchmark = Benchmark(specs, throughput_settings(args), args.bench, baseline)
-
-    def save() -> list[dict[str, Any]]:
-        rows = benchmark.rows()
-        if args.results_file:
-            if args.results_format == 'json':
-                public = [{key: value for key, value in row.items() if key != FVCORE} for row in rows]
-                text = json.dumps(public, indent=2) + '\n'
-            else:
-                text = to_csv(rows)
-            write_text(args.results_file, text)
-        return rows
-
-    rows = save()
-    with PartBars() as bars:
-        for _ in benchmark.run(functools.partial(bars.show, 'throughput')):
-            rows = save()
-    print(to_text(rows))
-    failed = [row for row in rows if row['error']]
+    table = benchmark(
+        [*args.model, *(read_names(args.model_list) if args.model_list else [])],
+        baseline=args.baseline,
+        bench=args.bench,
+        precision=f'amp_{args.amp_dtype}' if args.amp else args.precision,
+        backend=args.backend,
+        num_classes=args.num_classes,
+        model_kwargs=parse_model_kwargs(args.model_kwargs),
+        results_file=args.results_file,
+        results_format=args.results_format,
+        progress=True,
+        device=args.device,
+        channels_last=args.channels_last,
+        compile=args.torchcompile,
+        compile_mode=args.torchcompile_mode,
+        fuse=args.fuse,
+        batch_size=args.batch_size,
+        img_size=args.img_size,
+        rounds=args.rounds,
+        round_seconds=args.round_seconds,
+        warmup_steps=args.num_warm_iter,
+        threads=args.threads,
+    )
+    print(to_text(table))
     if args.results_file:
         print(f'The table is in {args.results_file}', flush=True)
-    for row in failed:
-        print(f'eca-zoo benchmark: failed: {row["model"]}: {row["error"]}', file=sys.stderr)
-    return 1 if failed else 0
-
-
-def throughput_settings(args: argparse.Namespace) -> list[Any]:
-    """One ``ThroughputSettings`` for each backend and precision."""
-    from eca_zoo.harness.runners import ThroughputSettings
-
-    return [
-        ThroughputSettings(
-            device=args.device,
-            precision=precision,
-            channels_last=args.channels_last,
-            compile=args.torchcompile,
-            compile_mode=args.torchcompile_mode,
-            backend=backend,
-            fuse=args.fuse,
-            batch_size=args.batch_size,
-            img_size=args.img_size,
-            rounds=args.rounds,
-            round_seconds=args.round_seconds,
-            warmup_steps=args.num_warm_iter,
-            threads=args.threads,
-        )
-        for backend in args.backend
-        for precision in ([f'amp_{args.amp_dtype}'] if args.amp else args.precision)
-    ]
+    failed = table.dropna(subset='error')
+    for model, error in failed[['model', 'error']].itertuples(index=False):
+        print(f'eca-zoo benchmark: failed: {model}: {error}', file=sys.stderr)
+    return 0 if failed.empty else 1
 
 
 def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -168,31 +137,3 @@ def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[key] = text
     return values
-
-
-class PartBars:
-    """A progress bar with rate and time left for one part of a run after the other, on a terminal alone."""
-
-    def __init__(self) -> None:
-        self._part = ''
-        self._bar: Any = None
-
-    def __enter__(self) -> 'PartBars':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, part: str, done: int, total: int, text: str) -> None:
-        """Show that ``done`` of ``total`` of a part is done, and with ``text`` what is done now."""
-        from tqdm import tqdm
-
-        if part != self._part:
-            self.__exit__()
-            # disable=None: no bar where stderr is no terminal.
-            self._bar = tqdm(desc=part, total=total, initial=done, disable=None, leave=False)
-            self._part = part
-        self._bar.total = total
-        self._bar.set_postfix_str(text if len(text) <= _TEXT else f'{text[: _TEXT - 3]}...', refresh=False)
-        self._bar.update(done - self._bar.n)

@@ -23,8 +23,8 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.cli.benchmark import parse_model_kwargs
-    from eca_zoo.harness.export import FORMATS, export_network
-    from eca_zoo.harness.names import expand_one
+    from eca_zoo.harness.networks.export import FORMATS, export_network
+    from eca_zoo.harness.networks.model_names import expand_one
 
     name = expand_one(args.name)
     model_kwargs = parse_model_kwargs(args.model_kwargs)

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.resources import packaged_names
+
 if TYPE_CHECKING:
-    from eca_zoo.harness.leaderboard import Leaderboard
+    import pandas as pd
 
 _EPILOG = """\
 A run that was killed continues when the same command is given again. On several GPUs or machines:
@@ -23,7 +25,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('suite', metavar='SUITE', help='YAML file, or imagenet, complexity, throughput or digits')
+    parser.add_argument('suite', metavar='SUITE', help=f'YAML file, or one of {", ".join(packaged_names("suites"))}')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='run directory; the table goes there')
     parser.add_argument('--data-dir', type=Path, metavar='DIR', help="folder or tar of the suite's data set")
     parser.add_argument(
@@ -37,42 +39,30 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 
 def _run(args: argparse.Namespace) -> int:
-    from eca_zoo.cli.benchmark import PartBars
-    from eca_zoo.harness.distributed import agreed, process_group
-    from eca_zoo.harness.leaderboard import run_leaderboard
-    from eca_zoo.harness.signals import stop_on_signals
-    from eca_zoo.harness.suites import read_suite
+    from eca_zoo.api import leaderboard
+    from eca_zoo.harness.machine.processes import process_group
+    from eca_zoo.harness.resume.signals import stop_on_signals
 
-    with stop_on_signals() as stop, process_group() as processes, PartBars() as bars:
-        suite = agreed(lambda: read_suite(args.suite))
-        leaderboard = run_leaderboard(
-            suite,
-            args.out,
-            args.data_dir,
-            restart=args.restart,
-            timm_format=args.format == 'timm',
-            processes=processes,
-            command_line=sys.argv,
-            report=bars.show,
-            stop=stop,
-        )
-    if leaderboard is None:
-        return 0
-    return _print(leaderboard, suite.top1_tolerance if args.check else None)
+    with stop_on_signals() as stop, process_group():
+        table = leaderboard(
+            args.suite, args.out, data_dir=args.data_dir, restart=args.restart, format=args.format, progress=True,
+            command_line=sys.argv, stop=stop,
+        )  # fmt: skip
+    return 0 if table is None else _print(table, args.check)
 
 
-def _print(leaderboard: 'Leaderboard', tolerance: float | None) -> int:
+def _print(table: 'pd.DataFrame', check: bool) -> int:
     """Print the table and what belongs to it; returns the exit code."""
     from eca_zoo.harness.leaderboard import check_reported
-    from eca_zoo.harness.table import to_text
+    from eca_zoo.harness.table.text import to_text
 
-    print(to_text(leaderboard.rows))
-    for note in leaderboard.notes:
+    print(to_text(table))
+    for note in table.attrs['notes']:
         print(note)
-    print(f'written: {", ".join(map(str, leaderboard.files))}', flush=True)
-    for error in leaderboard.errors:
+    print(f'written: {", ".join(table.attrs["files"])}', flush=True)
+    for error in table.attrs['errors']:
         print(f'eca-zoo leaderboard: failed: {error}', file=sys.stderr)
-    deviations = [] if tolerance is None else check_reported(leaderboard.rows, tolerance)
+    deviations = check_reported(table, table.attrs['top1_tolerance']) if check else []
     for deviation in deviations:
         print(f'eca-zoo leaderboard: check: {deviation}', file=sys.stderr)
-    return 1 if leaderboard.errors or deviations else 0
+    return 1 if table.attrs['errors'] or deviations else 0

@@ -2,14 +2,16 @@
 
 import argparse
 import ast
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.validate_report import exit_code, report
+from eca_zoo.harness.data.kinds import prefixes
 
 if TYPE_CHECKING:
-    from eca_zoo.harness.accuracy import DataSpec, EvalSettings, ModelSpec, Progress
+    from eca_zoo.harness.accuracy.settings import EvalSettings
+    from eca_zoo.harness.data.data_spec import DataSpec
+    from eca_zoo.harness.networks.model_spec import ModelSpec
 
 _NO_COUNTERPART = {
     '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
@@ -81,7 +83,7 @@ def _add_data(group: Any) -> None:
     group.add_argument('--data-dir', metavar='DIR', type=Path, help='folder with one folder a class, or a tar of it')
     group.add_argument(
         '--dataset', metavar='NAME', default='',
-        help="timm's name of a data set: hfds/, hfids/, wds/, tfds/ or torch/ and a name (default: folder or tar)",
+        help=f"timm's name of a data set: {prefixes()} and a name (default: folder or tar)",
     )  # fmt: skip
     group.add_argument('--split', metavar='NAME', default='validation', help='of the data set (default: validation)')
     group.add_argument('--num-samples', metavar='N', type=int, help='images of a streamed data set')
@@ -174,10 +176,10 @@ def _add_output(group: Any) -> None:
 
 
 def _run_validate(args: argparse.Namespace) -> int:
+    from eca_zoo.api import evaluation_results
     from eca_zoo.errors import InputError
-    from eca_zoo.harness.accuracy import evaluate
-    from eca_zoo.harness.distributed import agreed, process_group
-    from eca_zoo.harness.signals import stop_on_signals
+    from eca_zoo.harness.machine.processes import agreed, process_group
+    from eca_zoo.harness.resume.signals import stop_on_signals
 
     if args.no_counterpart is not None:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
@@ -185,11 +187,10 @@ def _run_validate(args: argparse.Namespace) -> int:
     _quiet_hub(args.verbose)
     with stop_on_signals() as stop, process_group() as processes:
         models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
-        with _run_directory(args, processes.rank) as journal, _ProgressBar(processes.is_main) as bar:
-            results = evaluate(
-                models, data, settings, journal=journal, progress=bar.show, stop=stop,
-                predictions=args.save_predictions, record_every=args.record_every,
-            )  # fmt: skip
+        results = evaluation_results(
+            models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.save_predictions,
+            record_every=args.record_every, progress=True, stop=stop,
+        )  # fmt: skip
         return report(args, results) if processes.is_main else exit_code(results)
 
 
@@ -210,47 +211,14 @@ def _move_data_from_models(args: argparse.Namespace) -> None:
             args.model = args.model[:-1]
 
 
-def _run_directory(args: argparse.Namespace, rank: int) -> Any:
-    import contextlib
-
-    from eca_zoo.errors import InputError
-    from eca_zoo.harness.journal import RunDirectory
-
-    if args.run_dir is None:
-        if args.restart:
-            raise InputError('--restart is about a --run-dir; name one')
-        return contextlib.nullcontext()
-    return RunDirectory(args.run_dir, {'command': 'validate'}, args.restart, rank)
-
-
 def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
-    from eca_zoo.errors import InputError
-    from eca_zoo.harness.accuracy import ModelSpec
-    from eca_zoo.harness.checkpoints import checkpoint_files
-    from eca_zoo.harness.names import expand_model_names
+    from eca_zoo.arguments import model_specs
 
-    names = expand_model_names(args.model)
-    files: Sequence[Path | None] = [None]
-    if args.checkpoint is not None:
-        if len(names) > 1:
-            raise InputError(f'--checkpoint goes with one model, not with {len(names)}; name the one it belongs to')
-        files = checkpoint_files(args.checkpoint)
-    return [
-        ModelSpec(
-            name,
-            checkpoint=file,
-            num_classes=args.num_classes,
-            in_chans=args.in_chans,
-            model_kwargs=args.model_kwargs,
-            label=name if file is None or len(files) == 1 else f'{name}@{file.name}',
-        )
-        for name in names
-        for file in files
-    ]
+    return model_specs(args.model, args.checkpoint, True, args.num_classes, args.in_chans, args.model_kwargs)
 
 
 def _data_spec(args: argparse.Namespace) -> 'DataSpec':
-    from eca_zoo.harness.accuracy import DataSpec
+    from eca_zoo.harness.data.data_spec import DataSpec
 
     return DataSpec(
         root=args.data_dir or args.data,
@@ -271,7 +239,7 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
 
 
 def _settings(args: argparse.Namespace) -> 'EvalSettings':
-    from eca_zoo.harness.accuracy import EvalSettings
+    from eca_zoo.harness.accuracy.settings import EvalSettings
 
     return EvalSettings(
         batch_size=args.batch_size,
@@ -315,35 +283,3 @@ def _precision(args: argparse.Namespace) -> str:
     if args.amp:
         return f'amp_{args.amp_dtype}'
     return args.precision or args.model_dtype or 'fp32'
-
-
-class _ProgressBar:
-    """Images done, rate and time left, on a terminal; silent in a log."""
-
-    def __init__(self, is_main: bool) -> None:
-        self._is_main = is_main
-        self._bar: Any = None
-        self._models: Sequence[str] = ()
-
-    def __enter__(self) -> '_ProgressBar':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, progress: 'Progress') -> None:
-        from tqdm import tqdm
-
-        if self._bar is None or self._models != progress.models:
-            if self._bar is not None:
-                self._bar.close()
-            count = len(progress.models)
-            text = progress.models[0] if count == 1 else f'{count} models'
-            # disable=None: no bar where stderr is no terminal.
-            disable = None if self._is_main else True
-            self._bar = tqdm(
-                desc=text, total=progress.total or None, initial=progress.done, unit='img', disable=disable
-            )
-            self._models = progress.models
-        self._bar.update(progress.done - self._bar.n)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eca_zoo.harness.accuracy import AccuracyResult
+    from eca_zoo.harness.accuracy.results import AccuracyResult
 
 
 def exit_code(results: Sequence['AccuracyResult']) -> int:
@@ -33,7 +33,7 @@ def report(args: argparse.Namespace, results: Sequence['AccuracyResult']) -> int
         if result.error is not None:
             print(f'eca-zoo validate: error: {result.error}', file=sys.stderr)
     if args.results_file is not None and rows:
-        from eca_zoo.harness.table import write_text
+        from eca_zoo.harness.table.files import write_text
 
         write_text(args.results_file, _as_json(rows, len(results)) if args.results_format == 'json' else _as_csv(rows))
     return exit_code(results)
@@ -49,7 +49,7 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None)
         'top5_err': result.top5_err,
     }
     if metrics is not None:
-        from eca_zoo.harness.counts import precision_recall_f1
+        from eca_zoo.harness.accuracy.counts import precision_recall_f1
 
         values = precision_recall_f1(result.per_class, metrics)
         for name, value in zip(('precision', 'recall', 'f1_score'), values, strict=True):

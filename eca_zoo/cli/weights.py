@@ -33,11 +33,11 @@ def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 
 def _run_convert(args: argparse.Namespace) -> int:
-    from eca_zoo.weights.convert import convert
+    from eca_zoo.weights.convert.conversion import convert
 
     result = convert(args.file, args.model, args.out)
     print(f'{result.name}: kernel sizes {list(result.kernel_sizes)}, {result.num_classes} classes')
-    print(f'  from  {args.file} ({result.original_size} bytes, SHA-256 {result.original_sha256})')
+    print(f'  from  {args.file} ({result.source_size} bytes, SHA-256 {result.source_sha256})')
     print(f'  to    {result.folder}')
     print(f'        model.safetensors ({result.size} bytes, SHA-256 {result.sha256})')
     print(f"  use   timm.create_model('{result.name}', pretrained=True) after import eca_zoo")
@@ -45,7 +45,9 @@ def _run_convert(args: argparse.Namespace) -> int:
 
 
 def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser('fetch', parents=parents, help='fetch published checkpoints, or repair them')
+    parser = subparsers.add_parser(
+        'fetch', parents=parents, help='fetch checkpoints whose hash is known, or repair them'
+    )
     parser.add_argument(
         'names', nargs='+', metavar='NAME', help="checkpoint, architecture, pattern such as 'eca_*', or all"
     )
@@ -68,17 +70,17 @@ def _positive(text: str) -> int:
 def _run_fetch(args: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
-    from eca_zoo.weights.fetch import fetch_many
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
-    from eca_zoo.weights.store import local_paths
+    from eca_zoo.weights.sources.copies import copies_on_disk
+    from eca_zoo.weights.sources.fetch import fetch_many
 
     _quiet_hub(args)
     manifest = load_manifest()
     entries = {name: manifest.models[name] for name in expand_checkpoint_names(args.names, manifest)}
     if args.from_authors:
         return _fetch_from_authors(entries, args)
-    absent = [e.checkpoint for n, e in entries.items() if e.checkpoint and not local_paths(n, e.checkpoint)]
+    absent = [e.checkpoint for n, e in entries.items() if e.checkpoint and not copies_on_disk(n, e.checkpoint)]
     total = sum(checkpoint.size for checkpoint in absent)
     with tqdm(total=total, unit='B', unit_scale=True, desc='fetch', disable=None if total else True) as bar:
         lock = bar.get_lock()
@@ -96,16 +98,18 @@ def _run_fetch(args: argparse.Namespace) -> int:
 
 def _fetch_from_authors(entries: dict[str, Any], args: argparse.Namespace) -> int:
     from eca_zoo.errors import EcaZooError, InputError
-    from eca_zoo.weights.authors import fetch_from_authors
+    from eca_zoo.weights.convert.from_authors import convert_from_authors
 
     if args.offline:
         raise InputError('--from-authors needs a connection; leave --offline out')
     errors: list[Exception] = []
     for name, entry in entries.items():
         try:
-            result = fetch_from_authors(name, entry, lambda text: _agrees(text, args.yes), show_progress=_is_terminal())
+            result = convert_from_authors(
+                name, entry, lambda text: _agrees(text, args.yes), show_progress=_is_terminal()
+            )
             print(f'{name}  converted  {result.folder}')
-            print(f'  original SHA-256 {result.original_sha256}, converted SHA-256 {result.sha256}')
+            print(f"  authors' file SHA-256 {result.source_sha256}, converted SHA-256 {result.sha256}")
         except EcaZooError as error:
             errors.append(error)
     return _report_errors('fetch', errors, args.debug)
@@ -152,9 +156,9 @@ def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None
 
 def _run_verify(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
-    from eca_zoo.weights.errors import not_published
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+    from eca_zoo.weights.errors import convert_needed
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
     from eca_zoo.weights.verify import verify
 
     manifest = load_manifest()
@@ -169,7 +173,7 @@ def _run_verify(args: argparse.Namespace) -> int:
         if not files and args.names:
             entry = manifest.models[name]
             absent = InputError(f'{name} is not on this machine; to get it run: eca-zoo fetch {name}')
-            errors.append(absent if entry.checkpoint is not None else not_published(name, entry))
+            errors.append(absent if entry.checkpoint is not None else convert_needed(name, entry))
     return _report_errors('verify', errors, args.debug)
 
 
@@ -195,18 +199,18 @@ def _run_list(args: argparse.Namespace) -> int:
 
 def _list_rows(pattern: str) -> list[dict[str, Any]]:
     """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
-    from eca_zoo.harness.complexity import complexity
+    from eca_zoo.harness.networks.complexity import complexity
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
-    from eca_zoo.weights.store import local_paths
+    from eca_zoo.weights.sources.copies import copies_on_disk
 
     manifest, rows = load_manifest(), []
     for name in expand_checkpoint_names([pattern], manifest):
         entry = manifest.models[name]
         counts = complexity(name)
-        status = 'not published'
+        status = 'convert needed'
         if entry.checkpoint is not None:
-            status = 'here' if local_paths(name, entry.checkpoint) else 'published'
+            status = 'here' if copies_on_disk(name, entry.checkpoint) else 'fetchable'
         top1 = entry.reported.top1 if entry.reported is not None else None
         rows.append(dict(zip(_COLUMNS, (name, counts.params, round(counts.macs / 1e9, 3), top1, status), strict=True)))
     return rows
@@ -241,9 +245,9 @@ def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def _run_publish(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
+    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+    from eca_zoo.weights.convert.publish import publish, write_hub_folder
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.names import expand_checkpoint_names
-    from eca_zoo.weights.publish import publish, write_hub_folder
 
     if args.folder is None and args.repo is None:
         raise InputError('publish needs --repo ORG/NAME, or --folder DIR to write the folder alone')
@@ -267,7 +271,7 @@ def _run_publish(args: argparse.Namespace) -> int:
 
 def _measured_figures(name: str, results: Path | None) -> dict[str, str]:
     """Figures for the model card: complexity, which is counted now, and accuracy from a ``leaderboard.csv``."""
-    from eca_zoo.harness.complexity import complexity
+    from eca_zoo.harness.networks.complexity import complexity
 
     counts = complexity(name)
     side = 'x'.join(map(str, counts.input_size[1:]))

@@ -7,20 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from eca_zoo.errors import InputError
-from eca_zoo.harness.accuracy import Progress, evaluate
-from eca_zoo.harness.benchmarks import Benchmark
-from eca_zoo.harness.data import DataSpec, open_data
-from eca_zoo.harness.distributed import Processes, agreed
-from eca_zoo.harness.environment import describe_environment
-from eca_zoo.harness.evaluation import AccuracyResult, ModelSpec
-from eca_zoo.harness.journal import RunDirectory
-from eca_zoo.harness.rows import accuracy_cells, entry_of, reported_cells
-from eca_zoo.harness.runners import ThroughputSettings, network_arguments
-from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.accuracy.evaluation import evaluate
+from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.datasets import open_data
+from eca_zoo.harness.machine.environment import describe_environment
+from eca_zoo.harness.machine.processes import Processes, agreed
+from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
+from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.speed.results import ThroughputResult
+from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suites import Suite
-from eca_zoo.harness.table import to_csv, to_timm_files, write_text
-from eca_zoo.harness.throughput import ThroughputResult
+from eca_zoo.harness.table.files import to_csv, write_text
+from eca_zoo.harness.table.measurements import Measurements
+from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
+from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import Manifest, load_manifest
 
 TABLE_FILE = 'leaderboard.csv'
@@ -36,13 +41,13 @@ class Leaderboard:
     """A finished run.
 
     Attributes:
-        rows: of the table.
+        table: all columns, see ``harness.table.frames.to_frame``.
         files: that were written.
         notes: why cells are empty, a line for each reason.
         errors: what failed, a line for each network.
     """
 
-    rows: list[dict[str, Any]]
+    table: pd.DataFrame
     files: list[Path]
     notes: list[str]
     errors: list[str]
@@ -82,8 +87,8 @@ def run_leaderboard(
         InterruptedRunError: ``stop`` was set.
     """
     stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
-    data, benchmark = agreed(lambda: _checked(suite, out, data_dir))
-    with RunDirectory(out, _identity(suite), restart, processes.rank) as journal:
+    data, measurements = agreed(lambda: _checked(suite, out, data_dir))
+    with RunDirectory(out, _run_identity(suite), restart, processes.rank) as journal:
         accuracies: list[AccuracyResult] = []
         if data is not None:
 
@@ -94,25 +99,25 @@ def run_leaderboard(
             accuracies = evaluate(validated, data, suite.accuracy, journal=journal, progress=show, stop=stop)
         if not processes.is_main:
             return None
-        run = _Run(suite, data, benchmark, journal, accuracies, timm_format)
+        run = _Run(suite, data, measurements, journal, accuracies, timm_format)
         return run.measure(command_line, report, stop)
 
 
-def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Benchmark]:
-    """Data and benchmark of a suite; wrong input is found here, before the run directory is touched."""
+def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Measurements]:
+    """Data and measurements of a suite; wrong input is found here, before the run directory is touched."""
     if out.exists() and not out.is_dir():
         raise InputError(f'{out}: is a file; name a folder with --out')
-    return _opened(suite, data_dir), _benchmark(suite)
+    return _opened(suite, data_dir), _measurements(suite)
 
 
-def _benchmark(suite: Suite) -> Benchmark:
+def _measurements(suite: Suite) -> Measurements:
     baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
     if not suite.throughput:
-        return Benchmark(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
-    return Benchmark(list(suite.models), list(suite.throughput), suite.bench, baseline)
+        return Measurements(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
+    return Measurements(list(suite.models), list(suite.throughput), suite.bench, baseline)
 
 
-def _identity(suite: Suite) -> dict[str, Any]:
+def _run_identity(suite: Suite) -> dict[str, Any]:
     """Settings that move a figure; networks can be added to a run, and data and weights are fixed by ``evaluate``."""
     default = ThroughputSettings()
     throughput = {
@@ -134,7 +139,7 @@ class _Run:
 
     suite: Suite
     data: DataSpec | None
-    benchmark: Benchmark
+    measurements: Measurements
     journal: RunDirectory
     accuracies: list[AccuracyResult]
     timm_format: bool
@@ -160,7 +165,7 @@ class _Run:
             report('throughput', done, total, text)
             self._end_if(stop)
 
-        for results in self.benchmark.run(progress):
+        for results in self.measurements.run(progress):
             for result in results:
                 if result.error is None:
                     journal.record_row(self._key(result), dataclasses.asdict(result), _THROUGHPUT)
@@ -170,10 +175,10 @@ class _Run:
     def _restore(self) -> None:
         """Take what the journal holds."""
         for row in self.journal.finished_rows(_COMPLEXITY).values():
-            self.benchmark.complexities[row['title'], row['img_size']] = row['cells']
+            self.measurements.complexities[row['title'], row['img_size']] = row['cells']
         for key, row in self.journal.finished_rows(_THROUGHPUT).items():
             result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
-            _, results = self.benchmark.measured[int(key.partition('/')[0])]
+            _, results = self.measurements.measured[int(key.partition('/')[0])]
             (results.train if result.settings.train else results.infer)[result.model] = result
         known = {result.model for result in self.accuracies}
         for row in self.journal.finished_rows(_ACCURACY).values():
@@ -183,7 +188,7 @@ class _Run:
 
     def _key(self, result: ThroughputResult) -> str:
         """Names a throughput in the journal by its setting, mode and network."""
-        for index, (_, results) in enumerate(self.benchmark.measured):
+        for index, (_, results) in enumerate(self.measurements.measured):
             for mode, known in (('infer', results.infer), ('train', results.train)):
                 if known.get(result.model) is result:
                     return f'{index}/{mode}/{result.model}'
@@ -191,12 +196,12 @@ class _Run:
 
     def _count(self, report: Report, stop: StopRequest) -> None:
         """Count the complexity of the networks that the journal does not hold."""
-        identity = self._shared_cells()
-        total = len(self.benchmark.specs)
-        for done, (title, img_size) in enumerate(self.benchmark.count_complexities(identity)):
+        shared = self._shared_cells()
+        total = len(self.measurements.specs)
+        for done, (title, img_size) in enumerate(self.measurements.count_complexities(shared)):
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
-            cells = self.benchmark.complexities[title, img_size]
+            cells = self.measurements.complexities[title, img_size]
             if 'error' not in cells:
                 row = {'title': title, 'img_size': img_size, 'cells': cells}
                 self.journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
@@ -211,7 +216,7 @@ class _Run:
         """The cells that all rows of a network share."""
         cells: dict[str, dict[str, Any]] = {}
         results = {result.model: result for result in self.accuracies}
-        for spec in self.benchmark.specs:
+        for spec in self.measurements.specs:
             result = results.get(spec.title)
             measured = accuracy_cells(result) if result is not None else {}
             # The authors' figures are those of their checkpoint.
@@ -222,10 +227,10 @@ class _Run:
 
     def _write(self) -> list[Path]:
         """Write the table as far as it is known; returns its files."""
-        rows = self.benchmark.rows(self._shared_cells())
-        texts = {TABLE_FILE: to_csv(rows)}
+        table = self.measurements.table(self._shared_cells())
+        texts = {TABLE_FILE: to_csv(table)}
         if self.timm_format:
-            texts |= to_timm_files(rows)
+            texts |= to_timm_files(table)
         for name, text in texts.items():
             write_text(self.journal.path / name, text)
         return [self.journal.path / name for name in [*texts, ENVIRONMENT_FILE]]
@@ -233,16 +238,17 @@ class _Run:
     def _result(self) -> Leaderboard:
         """The finished table."""
         files = self._write()
-        rows = self.benchmark.rows(self._shared_cells())
-        errors = [f'{row["model"]}: {row["error"].removeprefix(row["model"] + ": ")}' for row in rows if row['error']]
-        return Leaderboard(rows, files, self._notes(rows), list(dict.fromkeys(errors)))
+        table = self.measurements.table(self._shared_cells())
+        failed = table.dropna(subset='error')[['model', 'error']].itertuples(index=False)
+        errors = [f'{model}: {error.removeprefix(model + ": ")}' for model, error in failed]
+        return Leaderboard(table, files, self._notes(table), list(dict.fromkeys(errors)))
 
-    def _notes(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _notes(self, table: pd.DataFrame) -> list[str]:
         """Why networks have no accuracy, a line for each reason."""
+        empty = set(table.loc[table['top1'].isna() & table['error'].isna(), 'model'])
         reasons: dict[str, list[str]] = {}
-        for spec in self.benchmark.specs:
-            row = next(row for row in rows if row['model'] == spec.title)
-            if row.get('top1') is None and not row['error']:
+        for spec in self.measurements.specs:
+            if spec.title in empty:
                 reasons.setdefault(self._why_empty(spec), []).append(spec.title)
         return [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
 
@@ -251,27 +257,27 @@ class _Run:
             return f'the suite {self.suite.name} names no data'
         entry = entry_of(spec.name, self.manifest) if spec.checkpoint is None else None
         if entry is not None and entry.checkpoint is None:
-            return "the weights are not published; eca-zoo convert FILE makes them from the authors' checkpoint"
+            return "the weights need conversion: eca-zoo convert FILE makes them from the authors' file"
         if self.data is None:
             return f'no folder of {self.suite.data.name} was given; add --data-dir DIR'
         return f'not validated on {self.suite.data.name} in the suite {self.suite.name}'
 
 
-def check_reported(rows: Sequence[Mapping[str, Any]], tolerance: float) -> list[str]:
+def check_reported(table: pd.DataFrame, tolerance: float) -> list[str]:
     """Rows whose top-1 is off by more than ``tolerance`` percentage points, or cannot be compared; a line for each.
 
     A row is compared if its figure is reported and was measured on the reported data.
     """
-    compared = {row['model']: row for row in rows if row.get('delta_top1') is not None}
-    if not compared:
+    compared = table.dropna(subset='delta_top1').drop_duplicates('model')
+    if compared.empty:
         return ['no row has both a reported top-1 and one that was measured on the reported data']
+    # What is printed as equal to the tolerance passes.
+    off = compared[compared['delta_top1'].abs().round(6) > tolerance]
+    figures = off[['model', 'top1', 'delta_top1', 'reported_top1']].itertuples(index=False)
     return [
-        f'{name}: top-1 is {row["top1"]:.3f} %, {abs(row["delta_top1"]):.3f} percentage points '
-        f'{"above" if row["delta_top1"] > 0 else "below"} the reported {row["reported_top1"]:.2f} % '
-        f'(tolerance {tolerance:g})'
-        for name, row in compared.items()
-        # What is printed as equal to the tolerance passes.
-        if round(abs(row['delta_top1']), 6) > tolerance
+        f'{model}: top-1 is {top1:.3f} %, {abs(delta):.3f} percentage points {"above" if delta > 0 else "below"} the '
+        f'reported {reported:.2f} % (tolerance {tolerance:g})'
+        for model, top1, delta, reported in figures
     ]
 
 

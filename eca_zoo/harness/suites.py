@@ -1,19 +1,22 @@
 """Suites: typed, strict YAML files that name networks, data and settings of a leaderboard."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data import DataSpec
-from eca_zoo.harness.evaluation import EvalSettings, ModelSpec
-from eca_zoo.harness.names import expand_model_names, expand_one
-from eca_zoo.harness.runners import ThroughputSettings
-from eca_zoo.resources import data_path
-from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
+from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.resources import packaged_names, packaged_path
+from eca_zoo.strict_yaml import RecordError, Strict, load_yaml, typed, typed_record
 
 VERSION = 1
 _BENCHES = ('inference', 'train', 'both')
@@ -108,20 +111,19 @@ def read_suite(name_or_path: str) -> Suite:
     return parse_suite(text, path)
 
 
-def packaged_suites() -> list[str]:
-    """Names of the suites that come with the package."""
-    return sorted(path.stem for path in data_path('suites').glob('*.yaml'))
-
-
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in ('.yaml', '.yml') or path.is_file():
         if path.is_file():
             return path
-        raise SuiteError(f'{path}: there is no such suite; the packaged ones are {", ".join(packaged_suites())}')
-    if name_or_path in packaged_suites():
-        return data_path(f'suites/{name_or_path}.yaml')
-    raise SuiteError(f'{name_or_path!r} is no suite: name a .yaml file or one of {", ".join(packaged_suites())}')
+        raise SuiteError(f'{path}: there is no such suite; the packaged ones are {", ".join(packaged_names("suites"))}')
+    if name_or_path in packaged_names('suites'):
+        return packaged_path(f'suites/{name_or_path}.yaml')
+    raise SuiteError(f'{name_or_path!r} is no suite: name a .yaml file or one of {", ".join(packaged_names("suites"))}')
+
+
+def _packaged() -> str:
+    return ', '.join(packaged_names('suites'))
 
 
 def parse_suite(text: str, path: Path) -> Suite:
@@ -137,7 +139,8 @@ def parse_suite(text: str, path: Path) -> Suite:
         raise SuiteError(f'{path}: not a readable suite: {error}') from None
     if not isinstance(raw, dict):
         raise SuiteError(f'{path}: a suite is a mapping with the keys version and models, at least')
-    file = _convert(raw, _File, path, '')
+    with _named(path, ''):
+        file = typed(raw, _File)
     models = {spec.title: spec for given in file.models for spec in _model_specs(given, path)}
     baseline = _baseline(file.baseline, models, path) if file.baseline else None
     if baseline is not None:
@@ -204,26 +207,15 @@ def _data(raw: dict[str, Any] | None, titles: list[str], path: Path) -> tuple[Da
 
 def _record(raw: dict[str, Any], kind: type[_T], path: Path, key: str, left_out: tuple[str, ...] = ()) -> _T:
     """A dataclass from a mapping, whose unknown keys are errors."""
-    hints = get_type_hints(kind)
-    fields = [
-        (f.name, hints[f.name], f.default)
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.name not in left_out
-    ]
-    strict = msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True)
-    return kind(**msgspec.structs.asdict(_convert(raw, strict, path, key)))
+    with _named(path, key):
+        return typed_record(raw, kind, left_out)
 
 
-def _convert(raw: Any, kind: type[_T], path: Path, key: str) -> _T:
+@contextlib.contextmanager
+def _named(path: Path, key: str) -> Iterator[None]:
+    """Errors of the records in it name the file and the whole key."""
     try:
-        return msgspec.convert(raw, kind, dec_hook=_decode)
-    except (msgspec.ValidationError, TypeError, OverflowError) as error:
-        inner, reason = key_and_reason(error)
-        where = '.'.join(filter(None, [key, inner]))
-        raise SuiteError(f'{path}: {where}: {reason}' if where else f'{path}: {reason}') from None
-
-
-def _decode(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise TypeError(f'expected {kind.__name__}, got {value!r}')
+        yield
+    except RecordError as error:
+        where = '.'.join(filter(None, [key, error.key]))
+        raise SuiteError(f'{path}: {where}: {error.reason}' if where else f'{path}: {error.reason}') from None

@@ -4,21 +4,18 @@ import functools
 from typing import Any
 
 from timm.layers import create_attn
-from timm.models import EfficientNet, EfficientNetFeatures, register_model
+from timm.models import DefaultCfg, EfficientNet, EfficientNetFeatures
 from timm.models._builder import pretrained_cfg_for_features
 from timm.models._efficientnet_builder import decode_arch_def, efficientnet_init_weights
 from torch import nn
 
-from eca_zoo.models._build import KernelSizes, build_network
-from eca_zoo.models._cfg import default_cfgs_of
+from eca_zoo.models.building import KernelSizes, build_network
 from eca_zoo.models.eca import EcaLayer, check_kernel_size
-from eca_zoo.weights.manifest import load_manifest
+from eca_zoo.models.registry import Architecture, Family
+from eca_zoo.weights.convert.key_maps import mobilenetv2_key
 
-default_cfgs = default_cfgs_of(
-    load_manifest(), {'eca_mobilenetv2': {'first_conv': 'conv_stem', 'classifier': 'classifier'}}
-)
-
-__all__: list[str] = []  # timm's register_model adds the entry point
+__all__ = ['MOBILENETV2']  # timm's register_model adds the entry point
+default_cfgs: dict[str, DefaultCfg] = {}  # the registry fills it, for timm's register_model
 
 # Kind of block, repeats, stride, expansion and output channels of each stage (arXiv:1801.04381, table 2).
 _STAGES = [
@@ -72,21 +69,25 @@ def _make_mobilenetv2(
     return model
 
 
-@register_model
-def eca_mobilenetv2(pretrained: bool = False, features_only: bool = False, **kwargs: Any) -> EfficientNet:
-    """ECA-MobileNetV2: kernel size 1 in blocks with fewer than 96 output channels, else 3."""
+def _build_mobilenetv2(
+    architecture: Architecture, pretrained: bool, features_only: bool = False, **kwargs: Any
+) -> EfficientNet:
     # As for timm's own: a class without a head unless the caller names another kind of feature extractor.
     by_class = features_only and 'feature_cls' not in kwargs and 'feature_cfg' not in kwargs
     model: Any = build_network(
         functools.partial(_make_mobilenetv2, EfficientNetFeatures if by_class else EfficientNet),
-        'eca_mobilenetv2',
+        architecture,
         pretrained,
-        default_kernel_sizes=(1, 3),
         init_layer=efficientnet_init_weights,
         features_only=features_only and not by_class,
+        pretrained_strict=not by_class,
         kwargs_filter=('num_classes', 'num_features', 'head_conv', 'global_pool') if by_class else None,
         **kwargs,
     )
     if by_class:
         model.pretrained_cfg = model.default_cfg = pretrained_cfg_for_features(model.pretrained_cfg)
     return model
+
+
+#: A record needs no arguments; others replace what timm's EfficientNet gets, such as ``block_args``.
+MOBILENETV2 = Family(__name__, _build_mobilenetv2, mobilenetv2_key, first_conv='conv_stem', classifier='classifier')

@@ -4,28 +4,16 @@ import functools
 from typing import Any, cast
 
 import torch
-from timm.models import register_model
+from timm.models import DefaultCfg
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from eca_zoo.models._build import KernelSizes, build_network
-from eca_zoo.models._cfg import default_cfgs_of
+from eca_zoo.models.building import KernelSizes, build_network
 from eca_zoo.models.eca import EcaLayer, adaptive_kernel_size, check_kernel_size
-from eca_zoo.weights.manifest import load_manifest
+from eca_zoo.models.registry import Architecture, Family
+from eca_zoo.weights.convert.key_maps import resnet_key
 
-_NETWORK_FIELDS = {'first_conv': 'conv1', 'classifier': 'fc'}
-default_cfgs = default_cfgs_of(
-    load_manifest(),
-    {
-        'eca_resnet18': _NETWORK_FIELDS,
-        'eca_resnet34': _NETWORK_FIELDS,
-        'eca_resnet50': _NETWORK_FIELDS,
-        'eca_resnet101': _NETWORK_FIELDS,
-        'eca_resnet152': _NETWORK_FIELDS,
-        'test_eca_resnet': {'first_conv': 'conv1.0', 'classifier': 'fc'},
-    },
-)
-
-__all__: list[str] = []  # timm's register_model adds the entry points
+__all__ = ['RESNET']  # timm's register_model adds the entry points
+default_cfgs: dict[str, DefaultCfg] = {}  # the registry fills it, for timm's register_model
 
 
 def _kernel_size_of_width(kernel_sizes: KernelSizes, widths: tuple[int, ...]) -> dict[int, int]:
@@ -68,56 +56,9 @@ def _make_resnet(
     return ResNet(cast(Any, block), channels=channels, block_args=block_args, **kwargs)
 
 
-def _eca_resnet(variant: str, pretrained: bool, default_kernel_sizes: tuple[int, ...], **kwargs: Any) -> ResNet:
-    """Build ``variant`` with the arguments of its block and timm's."""
-    network = build_network(_make_resnet, variant, pretrained, default_kernel_sizes=default_kernel_sizes, **kwargs)
-    return cast(ResNet, network)
+def _build_resnet(architecture: Architecture, pretrained: bool, **kwargs: Any) -> ResNet:
+    return cast(ResNet, build_network(_make_resnet, architecture, pretrained, **kwargs))
 
 
-@register_model
-def eca_resnet18(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ECA-Net18: ResNet-18 with kernel sizes 3, 5, 7, 7."""
-    arguments = {'block': BasicBlock, 'layers': (2, 2, 2, 2)}
-    return _eca_resnet('eca_resnet18', pretrained, (3, 5, 7, 7), **{**arguments, **kwargs})
-
-
-@register_model
-def eca_resnet34(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ECA-Net34: ResNet-34 with kernel sizes 3, 3, 5, 7."""
-    arguments = {'block': BasicBlock, 'layers': (3, 4, 6, 3)}
-    return _eca_resnet('eca_resnet34', pretrained, (3, 3, 5, 7), **{**arguments, **kwargs})
-
-
-@register_model
-def eca_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ECA-Net50: ResNet-50 with kernel sizes 3, 5, 5, 7."""
-    arguments = {'block': Bottleneck, 'layers': (3, 4, 6, 3)}
-    return _eca_resnet('eca_resnet50', pretrained, (3, 5, 5, 7), **{**arguments, **kwargs})
-
-
-@register_model
-def eca_resnet101(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ECA-Net101: ResNet-101 with kernel sizes 3, 3, 5, 7."""
-    arguments = {'block': Bottleneck, 'layers': (3, 4, 23, 3)}
-    return _eca_resnet('eca_resnet101', pretrained, (3, 3, 5, 7), **{**arguments, **kwargs})
-
-
-@register_model
-def eca_resnet152(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """ECA-Net152: ResNet-152 with kernel sizes 3, 3, 5, 7."""
-    arguments = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
-    return _eca_resnet('eca_resnet152', pretrained, (3, 3, 5, 7), **{**arguments, **kwargs})
-
-
-@register_model
-def test_eca_resnet(pretrained: bool = False, **kwargs: Any) -> ResNet:
-    """A network under 0.6 M parameters with both kinds of block, for tests and the demo."""
-    arguments = {
-        'block': (BasicBlock, BasicBlock, Bottleneck, BasicBlock),
-        'layers': (1, 1, 1, 1),
-        'channels': (32, 48, 48, 96),
-        'stem_type': 'deep',
-        'stem_width': 16,
-        'avg_down': True,
-    }
-    return _eca_resnet('test_eca_resnet', pretrained, (3, 3, 5, 5), **{**arguments, **kwargs})
+#: Arguments of a record: block, layers, and whatever else timm's ResNet takes.
+RESNET = Family(__name__, _build_resnet, resnet_key, first_conv='conv1', classifier='fc')

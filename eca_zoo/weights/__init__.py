@@ -1,1 +1,1 @@
-"""Checkpoints: the manifest, fetching and verifying, converting, publishing."""
+"""Checkpoints: the manifest, loading and verifying; ``sources`` gets files, ``convert`` makes and publishes them."""

@@ -12,21 +12,24 @@ class HashMismatchError(CheckpointError):
     """Bytes that are not those of the manifest."""
 
 
-class NotPublishedError(InputError):
-    """A checkpoint that the manifest describes, but that nobody has published or converted yet."""
+class ConvertNeededError(InputError):
+    """A checkpoint whose hash no manifest knows yet: its authors' file has to be converted on this machine first."""
 
 
 class FetchError(RunError):
-    """A published checkpoint that no source delivered; the text says what each of them answered."""
+    """A checkpoint with a known hash that no source delivered; the text says what each of them answered."""
 
 
-def not_published(name: str, entry: Entry) -> NotPublishedError:
+def convert_needed(name: str, entry: Entry) -> ConvertNeededError:
     """The error for an entry without a checkpoint; it says how to get one."""
-    original = entry.original
-    if original is None:
-        return NotPublishedError(f'{name} is not published: the manifest has no checkpoint for it')
-    where = f' from {original.url}' if original.url else ''
-    return NotPublishedError(
-        f"{name} is not published: no hash of its weights is known; download the authors' file {original.file}{where} "
-        f'and run: eca-zoo convert {original.file}'
+    file = entry.authors_file
+    if file is None:
+        return ConvertNeededError(
+            f'{name} has no checkpoint: the manifest knows neither a hash of its weights nor a file of its authors; '
+            f'convert one: eca-zoo convert FILE --model {name}'
+        )
+    where = f' from {file.url}' if file.url else ''
+    return ConvertNeededError(
+        f"{name} needs conversion: no hash of its weights is known; download the authors' file {file.file}{where} "
+        f'and run: eca-zoo convert {file.file}'
     )

@@ -3,16 +3,17 @@
 import hashlib
 import logging
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from eca_zoo.weights.errors import CheckpointError, HashMismatchError, not_published
+from eca_zoo.files import hash_file
+from eca_zoo.weights.errors import CheckpointError, HashMismatchError, convert_needed
 from eca_zoo.weights.manifest import Entry
-from eca_zoo.weights.store import hash_file, local_paths
+from eca_zoo.weights.sources.copies import copies_on_disk
 from eca_zoo.weights.tensor_file import (
     ALIGNMENT,
     LENGTH_BYTES,
@@ -25,28 +26,29 @@ from eca_zoo.weights.tensor_file import (
 _logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 23
+_SHOWN = 3
 
 
 def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint, from a buffer whose bytes have the manifest's size and SHA-256.
 
-    A published checkpoint that is not on this machine is fetched first. The tensors are views of one private buffer,
-    so a file that changes after it was hashed cannot change them; each has a storage of its own size.
+    A checkpoint that is not on this machine is fetched first. The tensors are views of one private buffer, so a file
+    that changes after it was hashed cannot change them; each has a storage of its own size.
 
     Args:
         name: ``architecture.tag``, for messages and as the argument of the commands they recommend.
         entry: its manifest entry.
 
     Raises:
-        NotPublishedError: the entry has no checkpoint.
+        ConvertNeededError: the entry has no checkpoint.
         FetchError: the checkpoint is not here and no source delivers it.
         HashMismatchError: the file's bytes are not those of the manifest.
         CheckpointError: the bytes are right, and are no usable safetensors file, or hold NaN or infinities.
     """
     if entry.checkpoint is None:
-        raise not_published(name, entry)
+        raise convert_needed(name, entry)
     changed: HashMismatchError | None = None
-    for path in local_paths(name, entry.checkpoint):
+    for path in copies_on_disk(name, entry.checkpoint):
         try:
             tensors = load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
         except HashMismatchError as error:
@@ -57,7 +59,7 @@ def load_verified(name: str, entry: Entry) -> dict[str, torch.Tensor]:
             return tensors
     if changed is not None:
         raise changed
-    from eca_zoo.weights.fetch import fetch
+    from eca_zoo.weights.sources.fetch import fetch
 
     path = fetch(name, entry)
     return load_file(path, entry.checkpoint.size, entry.checkpoint.sha256, name, remedy_of(name, entry))
@@ -70,8 +72,8 @@ def remedy_of(name: str, entry: Entry) -> str:
         return f'to replace the file run: eca-zoo fetch {name}'
     if any(source.package for source in entry.checkpoint.sources):
         return 'to replace the file reinstall eca-zoo'
-    original = entry.original.file if entry.original is not None else 'FILE'
-    return f'to replace the file run: eca-zoo convert {original}'
+    file = entry.authors_file.file if entry.authors_file is not None else 'FILE'
+    return f'to replace the file run: eca-zoo convert {file}'
 
 
 def load_file(path: Path, size: int, sha256: str, name: str, remedy: str) -> dict[str, torch.Tensor]:
@@ -174,16 +176,26 @@ def check_tensors(state: Mapping[str, torch.Tensor], expected: Mapping[str, torc
     Raises:
         CheckpointError: names the first few differences.
     """
-    problems = [f'missing {key}' for key in expected.keys() - state.keys()]
-    problems += [f'unexpected {key}' for key in state.keys() - expected.keys()]
-    for key in expected.keys() & state.keys():
-        found, wanted = state[key], expected[key]
-        if found.shape != wanted.shape:
+    problems = differences(state, expected)
+    if problems:
+        raise CheckpointError(f'the checkpoint of {name} does not fit the network: {shortened(problems)}')
+
+
+def differences(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps ``state`` from being ``expected``, a line for each key, shape or dtype, in the order of both."""
+    problems = []
+    for key, wanted in expected.items():
+        found = state.get(key)
+        if found is None:
+            problems.append(f'missing {key}')
+        elif found.shape != wanted.shape:
             problems.append(f'{key} has shape {list(found.shape)} instead of {list(wanted.shape)}')
         elif found.dtype != wanted.dtype:
             problems.append(f'{key} has dtype {found.dtype} instead of {wanted.dtype}')
-    if not problems:
-        return
-    shown = '; '.join(sorted(problems)[:3])
-    more = f'; and {len(problems) - 3} more' if len(problems) > 3 else ''
-    raise CheckpointError(f'the checkpoint of {name} does not fit the network: {shown}{more}')
+    return problems + [f'unexpected {key}' for key in state if key not in expected]
+
+
+def shortened(problems: Sequence[str]) -> str:
+    """The first three of ``problems``, and how many there are besides, in one line."""
+    more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
+    return '; '.join(problems[:_SHOWN]) + more

@@ -10,9 +10,9 @@ import msgspec
 import yaml
 
 from eca_zoo.errors import InputError
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
-from eca_zoo.weights.home import local_manifest_path
+from eca_zoo.weights.weights_folder import local_manifest_path
 
 _logger = logging.getLogger(__name__)
 
@@ -68,8 +68,11 @@ class Reported(Strict, frozen=True):
                 raise ValueError(f'{key} is a percentage, not {getattr(self, key)}')
 
 
-class Original(Strict, frozen=True):
-    """The authors' file; ``size`` (bytes) and ``sha256`` are absent as long as nobody has recorded them."""
+class AuthorsFile(Strict, frozen=True):
+    """A checkpoint as its authors published it, before conversion.
+
+    ``size`` (bytes) and ``sha256`` are absent as long as nobody has recorded them.
+    """
 
     file: str
     google_drive_id: str | None = None
@@ -106,7 +109,7 @@ class HubSource(Strict, frozen=True):
 class Source(Strict, frozen=True):
     """One place to get a checkpoint from: exactly one of the four keys.
 
-    ``package``: a path under the package's data folder. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
+    ``package``: a path under ``eca_zoo/packaged``. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
     http or file URL. ``hub``: a file on the Hugging Face Hub.
     """
 
@@ -158,7 +161,7 @@ class Entry(Strict, frozen=True):
     paper: str | None = None
     notes: str | None = None
     reported: Reported | None = None
-    original: Original | None = None
+    authors_file: AuthorsFile | None = msgspec.field(default=None, name='original')
     checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
@@ -234,7 +237,7 @@ _parse_once = functools.lru_cache(maxsize=8)(parse_manifest)
 
 def packaged_manifest() -> Manifest:
     """The manifest that travels with the package."""
-    return read_manifest(data_path('weights_manifest.yaml'))
+    return read_manifest(packaged_path('weights_manifest.yaml'))
 
 
 def load_manifest() -> Manifest:
@@ -268,12 +271,12 @@ def is_absent(path: Path) -> bool:
 
 def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
     """``packaged`` with what ``local`` adds: hashes that the package does not know, files that are on this machine."""
-    original, checkpoint = packaged.original, packaged.checkpoint
-    if original is None or original.sha256 is None:
-        original = local.original or original
-    elif local.original is not None and local.original.sha256 not in (None, original.sha256):
+    authors_file, checkpoint = packaged.authors_file, packaged.checkpoint
+    if authors_file is None or authors_file.sha256 is None:
+        authors_file = local.authors_file or authors_file
+    elif local.authors_file is not None and local.authors_file.sha256 not in (None, authors_file.sha256):
         _logger.warning(
-            '%s: %s: its hash of the original file differs from the packaged one, which is used', path, name
+            "%s: %s: its hash of the authors' file differs from the packaged one, which is used", path, name
         )
     if checkpoint is None:
         checkpoint = local.checkpoint
@@ -286,7 +289,7 @@ def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
                 '%s: %s: its SHA-256 %s differs from the packaged %s, which is used',
                 path, name, local.checkpoint.sha256, checkpoint.sha256,
             )  # fmt: skip
-    return msgspec.structs.replace(packaged, original=original, checkpoint=checkpoint)
+    return msgspec.structs.replace(packaged, authors_file=authors_file, checkpoint=checkpoint)
 
 
 def dump_manifest(manifest: Manifest) -> str:

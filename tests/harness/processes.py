@@ -16,9 +16,12 @@ from pathlib import Path
 import torch
 import torch.distributed
 from eca_zoo.cli import main
-from eca_zoo.harness.accuracy import DataSpec, EvalSettings, ModelSpec, evaluate
-from eca_zoo.harness.distributed import process_group
-from eca_zoo.harness.journal import RunDirectory
+from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.accuracy.evaluation import evaluate
+from eca_zoo.harness.machine.processes import process_group
+from eca_zoo.harness.resume.journal import RunDirectory
 
 torch.set_num_threads(1)
 

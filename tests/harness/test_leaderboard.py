@@ -16,11 +16,13 @@ from sklearn.datasets import load_digits
 
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
-from eca_zoo.harness import benchmarks, leaderboard
+from eca_zoo.harness import leaderboard
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
-from eca_zoo.harness.signals import InterruptedRunError, StopRequest
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
-from eca_zoo.harness.table import BY_NAME
+from eca_zoo.harness.table import measurements
+from eca_zoo.harness.table.columns import BY_NAME
+from eca_zoo.harness.table.frames import NAMES, to_frame
 from tests.harness.processes import ROOT, run_program
 
 IMAGES = 60
@@ -86,7 +88,7 @@ def command(*arguments):
 def test_a_run_writes_the_table_and_its_environment(first):
     out, result = first
     eca, plain = table(out)
-    assert list(eca) == list(BY_NAME)
+    assert list(eca) == NAMES
     assert (eca['model'], eca['dataset'], eca['num_images'], eca['img_size']) == (
         'test_eca_resnet.digits', 'digits', str(IMAGES), '32',
     )  # fmt: skip
@@ -113,9 +115,9 @@ def test_a_finished_run_is_not_measured_again(digits, finished, monkeypatch):
     def measure(*arguments):
         raise AssertionError('it was measured again')
 
-    monkeypatch.setattr(benchmarks, 'complexity_cells', measure)
-    monkeypatch.setattr('eca_zoo.harness.throughput._measure_group', measure)
-    monkeypatch.setattr('eca_zoo.harness.evaluator.load_network', measure)
+    monkeypatch.setattr(measurements, 'cells_of', measure)
+    monkeypatch.setattr('eca_zoo.harness.speed.rounds._measure_group', measure)
+    monkeypatch.setattr('eca_zoo.harness.accuracy.run.load_network', measure)
     run_leaderboard(suite(), finished, digits)
     assert (finished / 'leaderboard.csv').read_bytes() == before
 
@@ -206,7 +208,7 @@ def test_other_data_is_refused_and_restart_begins_anew(digits, finished, tmp_pat
 
 
 def test_another_machine_is_refused(digits, finished, monkeypatch):
-    monkeypatch.setattr('eca_zoo.harness.environment.processor_name', lambda: 'Abacus 3000')
+    monkeypatch.setattr('eca_zoo.harness.machine.environment.processor_name', lambda: 'Abacus 3000')
     with pytest.raises(InputError, match='not "Abacus 3000"'):
         run_leaderboard(suite(), finished, digits)
 
@@ -268,11 +270,11 @@ def test_the_check_names_rows_beyond_the_tolerance():
         return {'model': model, 'top1': top1, 'reported_top1': reported, 'delta_top1': top1 - reported}
 
     good, bad = row('a', 77.32, 77.42), row('b', 77.0, 77.42)
-    assert check_reported([good], 0.1) == []
-    assert check_reported([good, bad, {'model': 'c', 'reported_top1': 70.0}], 0.1) == [
+    assert check_reported(to_frame([good]), 0.1) == []
+    assert check_reported(to_frame([good, bad, {'model': 'c', 'reported_top1': 70.0}]), 0.1) == [
         'b: top-1 is 77.000 %, 0.420 percentage points below the reported 77.42 % (tolerance 0.1)'
     ]
-    assert check_reported([{'model': 'c', 'reported_top1': 70.0}], 0.1) == [
+    assert check_reported(to_frame([{'model': 'c', 'reported_top1': 70.0}]), 0.1) == [
         'no row has both a reported top-1 and one that was measured on the reported data'
     ]
 

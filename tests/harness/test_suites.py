@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.runners import ThroughputSettings
-from eca_zoo.harness.suites import packaged_suites, parse_suite, read_suite
+from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.harness.suites import parse_suite, read_suite
+from eca_zoo.models import list_zoo
+from eca_zoo.resources import packaged_names
 
-SIX = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2']
+ZOO = [record.name for record in list_zoo()]
 
 
 def parse(body):
@@ -16,14 +18,14 @@ def parse(body):
 
 
 def test_every_packaged_suite_can_be_read():
-    assert packaged_suites() == ['complexity', 'digits', 'imagenet', 'throughput']
-    for name in packaged_suites():
+    assert packaged_names('suites') == ['complexity', 'digits', 'imagenet', 'throughput']
+    for name in packaged_names('suites'):
         assert read_suite(name).name == name
 
 
 def test_the_default_suite_is_the_published_table_beside_its_baselines():
     suite = read_suite('imagenet')
-    assert [spec.title for spec in suite.models] == [*SIX, 'resnet50', 'mobilenetv2_100']
+    assert [spec.title for spec in suite.models] == [*ZOO, 'resnet50', 'mobilenetv2_100']
     assert suite.baseline == 'resnet50'
     assert suite.data.name == 'imagenet-1k'
     assert suite.data.root is None
@@ -33,7 +35,7 @@ def test_the_default_suite_is_the_published_table_beside_its_baselines():
 def test_the_demo_validates_the_small_network_alone():
     suite = read_suite('digits')
     assert suite.validated == ('test_eca_resnet.digits',)
-    assert {spec.title for spec in suite.models} >= {*SIX, 'resnet50', 'mobilenetv2_100'}
+    assert {spec.title for spec in suite.models} >= {*ZOO, 'resnet50', 'mobilenetv2_100'}
 
 
 def test_a_suite_is_read_with_its_types_and_defaults():

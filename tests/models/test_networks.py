@@ -13,11 +13,14 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import eca_zoo
-from eca_zoo.resources import data_path
+from eca_zoo.models.resnet import RESNET
+from eca_zoo.resources import packaged_path
 from tests.reference_checkpoints import golden_input, reference_state_dict
 
 GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden_logits.npz')
-SIX = ['eca_resnet18', 'eca_resnet34', 'eca_resnet50', 'eca_resnet101', 'eca_resnet152', 'eca_mobilenetv2']
+ZOO = [record.name for record in eca_zoo.models.list_zoo()]
+RESNETS = [record.name for record in eca_zoo.models.list_architectures() if record.family is RESNET]
+ALL = [record.name for record in eca_zoo.models.list_architectures()]
 # One of each kind for what the depth does not change: both blocks of the ResNets, and the inverted residual.
 KINDS = ['test_eca_resnet', 'eca_mobilenetv2']
 
@@ -45,7 +48,7 @@ def randomised(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize('name', SIX)
+@pytest.mark.parametrize('name', ZOO)
 def test_logits_equal_those_of_the_authors_code(name):
     with torch.inference_mode():
         logits = with_original_weights(name)(golden_input()).double().numpy()
@@ -53,8 +56,8 @@ def test_logits_equal_those_of_the_authors_code(name):
 
 
 def test_parameter_counts_equal_the_measured_ones_exactly():
-    rows = list(csv.DictReader(data_path('reference/complexity_measured.csv').open()))
-    assert [row['model'] for row in rows] == SIX
+    rows = list(csv.DictReader(packaged_path('reference/complexity_measured.csv').open()))
+    assert [row['model'] for row in rows] == ZOO
     for row in rows:
         network = timm.create_model(row['model'], device='meta')
         gates = [module for module in network.modules() if isinstance(module, eca_zoo.EcaLayer)]
@@ -72,7 +75,7 @@ def test_test_network_has_both_blocks_and_fewer_than_600_000_parameters():
     )
 
 
-@pytest.mark.parametrize('name', [*SIX[:-1], 'test_eca_resnet'])
+@pytest.mark.parametrize('name', RESNETS)
 def test_kernel_sizes_of_the_stages_can_be_chosen(name):
     def sizes(kernel_sizes):
         network = timm.create_model(name, kernel_sizes=kernel_sizes, device='meta')
@@ -130,7 +133,7 @@ def test_class_counts_pooling_and_head(name):
     assert timm.create_model(name, num_classes=0, global_pool='').eval()(image()).ndim == 4
 
 
-@pytest.mark.parametrize('name', [*SIX, 'test_eca_resnet'])
+@pytest.mark.parametrize('name', ALL)
 def test_features_only_gives_the_chosen_strides(name):
     network = timm.create_model(name, features_only=True, out_indices=(1, 3)).eval()
     maps = network(image(1))
@@ -181,7 +184,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
         torch.testing.assert_close(p.grad, gradient, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', [*SIX, 'test_eca_resnet'])
+@pytest.mark.parametrize('name', ALL)
 def test_every_parameter_has_a_layer_group(name):
     network = timm.create_model(name, device='meta')
     groups = timm.models.group_parameters(network, network.group_matcher())
@@ -191,7 +194,7 @@ def test_every_parameter_has_a_layer_group(name):
 
 
 def test_data_config_is_the_authors_evaluation_transform():
-    for name in SIX:
+    for name in ZOO:
         config = timm.data.resolve_model_data_config(timm.create_model(name, device='meta'))
         assert config == {
             'input_size': (3, 224, 224),
@@ -248,7 +251,7 @@ def test_channels_last_autocast_and_bfloat16(name):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no CUDA device')
-@pytest.mark.parametrize('name', SIX)
+@pytest.mark.parametrize('name', ZOO)
 def test_logits_on_a_gpu_equal_those_of_the_authors_code(name):
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         logits = with_original_weights(name).cuda()(golden_input().cuda()).double().cpu().numpy()

@@ -12,8 +12,8 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from eca_zoo.errors import InputError
-from eca_zoo.resources import data_path
-from eca_zoo.weights.errors import NotPublishedError
+from eca_zoo.resources import packaged_path
+from eca_zoo.weights.errors import ConvertNeededError
 
 DIGITS = 'test_eca_resnet.digits'
 
@@ -21,7 +21,7 @@ DIGITS = 'test_eca_resnet.digits'
 @pytest.fixture(scope='module')
 def checkpoint() -> dict[str, torch.Tensor]:
     """The packaged tensors, read by timm."""
-    return timm.models.load_state_dict(str(data_path('checkpoints/test_eca_resnet.digits.safetensors')))
+    return timm.models.load_state_dict(str(packaged_path('checkpoints/test_eca_resnet.digits.safetensors')))
 
 
 def by_timm(checkpoint: dict[str, torch.Tensor], **kwargs) -> nn.Module:
@@ -106,22 +106,22 @@ def test_other_kernel_sizes_than_the_trained_ones_are_refused():
         timm.create_model(DIGITS, pretrained=True, kernel_sizes=(3, 3, 7, 7))
 
 
-def test_weights_that_are_not_published_raise_one_error_that_says_how_to_get_them():
-    with pytest.raises(NotPublishedError) as error:
+def test_weights_that_need_conversion_raise_one_error_that_says_how_to_get_them():
+    with pytest.raises(ConvertNeededError) as error:
         timm.create_model('eca_resnet50', pretrained=True)
     assert str(error.value) == (
-        'eca_resnet50.k3557_in1k is not published: no hash of its weights is known; '
+        'eca_resnet50.k3557_in1k needs conversion: no hash of its weights is known; '
         "download the authors' file eca_resnet50_k3557.pth.tar "
         'from https://drive.google.com/file/d/1670rce333c_lyMWFzBlNZoVUvtxbCF_U '
         'and run: eca-zoo convert eca_resnet50_k3557.pth.tar'
     )
 
 
-def test_names_that_are_not_published_are_registered_and_absent_from_list_pretrained():
-    published = timm.list_pretrained('*eca_*')
-    assert DIGITS in published
+def test_names_that_need_conversion_are_registered_and_absent_from_list_pretrained():
+    pretrained = timm.list_pretrained('*eca_*')
+    assert DIGITS in pretrained
     for name in ('eca_resnet18.k3577_in1k', 'eca_resnet50.k3557_in1k', 'eca_mobilenetv2.k13_in1k'):
-        assert name not in published
+        assert name not in pretrained
         assert get_pretrained_cfg(name).num_classes == 1000
     assert timm.is_model_pretrained('test_eca_resnet')
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from eca_zoo.resources import data_path
+from eca_zoo.models.registry import refresh_pretrained_cfgs
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, HubSource, Source
 from tests.hub_server import HubServer
 from tests.weights.helpers import REPO, entry_with
@@ -19,16 +20,18 @@ from tests.weights.helpers import REPO, entry_with
 @pytest.fixture(scope='session')
 def content() -> bytes:
     """The bytes of a real checkpoint of 1.5 MB."""
-    return data_path('checkpoints/test_eca_resnet.digits.safetensors').read_bytes()
+    return packaged_path('checkpoints/test_eca_resnet.digits.safetensors').read_bytes()
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ECA_ZOO_HOME, and an empty cache of the hub's client."""
+def home(tmp_path: Path) -> Iterator[Path]:
+    """An empty ECA_ZOO_HOME, which timm's registry forgets afterwards, and an empty cache of the hub's client."""
     folder = tmp_path / 'home'
-    monkeypatch.setenv('ECA_ZOO_HOME', str(folder))
-    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('ECA_ZOO_HOME', str(folder))
+        patch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+        yield folder
+    refresh_pretrained_cfgs()
 
 
 @pytest.fixture
@@ -52,8 +55,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     clock = types.SimpleNamespace(**{**vars(time), 'sleep': waited.append})
     for module in (
-        'huggingface_hub.utils._http', 'huggingface_hub.file_download', 'eca_zoo.weights.download',
-        'eca_zoo.weights.hub',
+        'huggingface_hub.utils._http', 'huggingface_hub.file_download', 'eca_zoo.weights.sources.download',
+        'eca_zoo.weights.sources.hub',
     ):  # fmt: skip
         monkeypatch.setattr(f'{module}.time', clock)
     return waited

@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eca_zoo.resources import data_path
+from eca_zoo.resources import packaged_path
+from eca_zoo.weights.convert.untrusted_file import read_untrusted
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
 from eca_zoo.weights.load import load_file
 from eca_zoo.weights.manifest import Manifest, ManifestError, parse_manifest
-from eca_zoo.weights.original import read_original
 
 SCALE = int(os.environ.get('ECA_ZOO_FUZZ_SCALE', '1'))  # how many times longer to search, and then by chance
 CHECKPOINTS, ORIGINALS, MANIFESTS = 600 * SCALE, 300 * SCALE, 600 * SCALE
@@ -118,7 +118,7 @@ def test_corrupted_original_is_refused_or_read_but_never_crashes(legacy: bool, t
         path.write_bytes(corrupted)
         said, original = '', None
         try:
-            original = read_original(path)
+            original = read_untrusted(path)
         except CheckpointError as error:
             said = str(error)
         if original is None:
@@ -132,7 +132,7 @@ def test_corrupted_original_is_refused_or_read_but_never_crashes(legacy: bool, t
 
 
 def test_no_corrupted_manifest_makes_wrong_bytes_load(content: bytes, tmp_path: Path) -> None:
-    text = data_path('weights_manifest.yaml').read_bytes()
+    text = packaged_path('weights_manifest.yaml').read_bytes()
     name, sha256 = 'test_eca_resnet.digits', hashlib.sha256(content).hexdigest()
     path = tmp_path / 'model.safetensors'
     wrong = content[:-1] + bytes([content[-1] ^ 1])

@@ -11,11 +11,11 @@ import pytest
 import timm
 import torch
 
-from eca_zoo.weights.errors import CheckpointError, HashMismatchError, NotPublishedError
+from eca_zoo.weights.convert.key_maps import mobilenetv2_key, rename_keys
+from eca_zoo.weights.errors import CheckpointError, ConvertNeededError, HashMismatchError
 from eca_zoo.weights.load import check_tensors, load_verified
-from eca_zoo.weights.local import record
-from eca_zoo.weights.manifest import Entry, ManifestError, Original, Source, packaged_manifest
-from eca_zoo.weights.mapping import to_timm_keys
+from eca_zoo.weights.local_manifest import record_entry
+from eca_zoo.weights.manifest import AuthorsFile, Entry, ManifestError, Source, packaged_manifest
 from eca_zoo.weights.tensor_file import serialize
 from tests.reference_checkpoints import reference_state_dict
 from tests.weights.helpers import NAME, entry_with
@@ -115,10 +115,10 @@ def test_right_hash_of_a_file_that_is_no_safetensors_is_refused_with_the_reason(
 
 def test_entry_without_a_hash_says_how_to_get_the_weights(home: Path) -> None:
     name = 'eca_resnet50.k3557_in1k'
-    with pytest.raises(NotPublishedError) as caught:
+    with pytest.raises(ConvertNeededError) as caught:
         load_verified(name, packaged_manifest().models[name])
     assert str(caught.value) == (
-        "eca_resnet50.k3557_in1k is not published: no hash of its weights is known; download the authors' file "
+        "eca_resnet50.k3557_in1k needs conversion: no hash of its weights is known; download the authors' file "
         'eca_resnet50_k3557.pth.tar from https://drive.google.com/file/d/1670rce333c_lyMWFzBlNZoVUvtxbCF_U '
         'and run: eca-zoo convert eca_resnet50_k3557.pth.tar'
     )
@@ -143,7 +143,7 @@ def test_remedy_follows_from_where_the_file_comes_from(home: Path, content: byte
     entry = entry_with(content, here)
     remedies = {
         'eca-zoo convert FILE': entry,
-        'eca-zoo convert mine.pth': Entry(**{**fields(entry), 'original': Original(file='mine.pth')}),
+        'eca-zoo convert mine.pth': Entry(**{**fields(entry), 'authors_file': AuthorsFile(file='mine.pth')}),
         f'eca-zoo fetch {NAME}': entry_with(content, here, Source(url='https://mirror.invalid/x')),
         'reinstall eca-zoo': entry_with(content, here, Source(package='checkpoints/x')),
     }
@@ -205,9 +205,9 @@ def test_many_differences_are_counted() -> None:
         (lambda s: s['bn1.bias'].fill_(float('nan')), "tensor 'bn1.bias' holds NaN or infinite values"),
     ],
 )
-def test_published_file_that_does_not_fit_the_network_is_refused_by_the_factory(change, said: str, home: Path) -> None:
+def test_file_that_does_not_fit_the_network_is_refused_by_the_factory(change, said: str, home: Path) -> None:
     name = 'eca_mobilenetv2.k13_in1k'
-    state = to_timm_keys(reference_state_dict('eca_mobilenetv2'))
+    state = rename_keys(reference_state_dict('eca_mobilenetv2'), mobilenetv2_key)
     change(state)
     content = bytes(serialize(state))
     path = home / 'model.safetensors'
@@ -215,7 +215,7 @@ def test_published_file_that_does_not_fit_the_network_is_refused_by_the_factory(
     path.write_bytes(content)
     entry = packaged_manifest().models[name]
     checkpoint = entry_with(content, Source(file='model.safetensors')).checkpoint
-    record(name, msgspec.structs.replace(entry, checkpoint=checkpoint))
+    record_entry(name, msgspec.structs.replace(entry, checkpoint=checkpoint))
     with pytest.raises(CheckpointError) as caught:
         timm.create_model(name, pretrained=True)
     assert said in str(caught.value)

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from eca_zoo.errors import InputError
-from eca_zoo.weights.local import record
+from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import (
     Checkpoint,
     Manifest,
@@ -20,7 +21,6 @@ from eca_zoo.weights.manifest import (
     parse_manifest,
     read_manifest,
 )
-from eca_zoo.weights.names import expand_checkpoint_names
 
 NAME = 'eca_resnet50.k3557_in1k'
 SHA256 = 'a' * 64
@@ -60,12 +60,13 @@ def refusal(text: str) -> str:
     return str(caught.value).removeprefix('m.yaml: ')
 
 
-def test_packaged_manifest_has_the_six_and_publishes_no_invented_hash() -> None:
+def test_packaged_manifest_has_the_six_and_no_invented_hash() -> None:
     manifest = packaged_manifest()
-    published = [name for name, entry in manifest.models.items() if entry.checkpoint is not None]
-    assert published == ['test_eca_resnet.digits']
-    assert sum(1 for entry in manifest.models.values() if entry.original is not None) == 6
-    assert all(entry.original.sha256 is None for entry in manifest.models.values() if entry.original is not None)
+    known = [name for name, entry in manifest.models.items() if entry.checkpoint is not None]
+    assert known == ['test_eca_resnet.digits']
+    authors_files = [entry.authors_file for entry in manifest.models.values() if entry.authors_file is not None]
+    assert len(authors_files) == 6
+    assert all(file.sha256 is None for file in authors_files)
 
 
 def test_manifest_survives_writing_and_reading() -> None:
@@ -211,7 +212,7 @@ def test_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
 
 def local_entry(sha256: str, *sources: Source) -> None:
     entry = packaged_manifest().models['test_eca_resnet.digits']
-    record('test_eca_resnet.digits', msgspec.structs.replace(entry, checkpoint=Checkpoint(10, sha256, sources)))
+    record_entry('test_eca_resnet.digits', msgspec.structs.replace(entry, checkpoint=Checkpoint(10, sha256, sources)))
 
 
 def test_packaged_hash_wins_over_a_local_one_and_the_log_says_so(home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -233,7 +234,7 @@ def test_local_mirrors_of_a_packaged_checkpoint_come_first(home: Path) -> None:
 
 
 def test_local_tags_extend_the_packaged_ones(home: Path) -> None:
-    record('eca_resnet50.mine', packaged_manifest().models[NAME])
+    record_entry('eca_resnet50.mine', packaged_manifest().models[NAME])
     assert load_manifest().tags('eca_resnet50') == [NAME, 'eca_resnet50.mine']
 
 
@@ -251,7 +252,7 @@ def test_names_expand_to_checkpoints() -> None:
         expand_checkpoint_names(['zzz*'], manifest)
 
 
-def test_default_tag_is_the_first_that_is_published() -> None:
+def test_default_tag_is_the_first_whose_hash_is_known() -> None:
     manifest = packaged_manifest()
     entry = manifest.models['test_eca_resnet.digits']
     both = Manifest(models={NAME: manifest.models[NAME], 'eca_resnet50.mine': entry})

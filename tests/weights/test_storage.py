@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
+from eca_zoo.files import StorageError, lock, remove_leftovers, write_atomically
 from eca_zoo.weights.errors import FetchError
-from eca_zoo.weights.fetch import fetch
-from eca_zoo.weights.files import StorageError, lock, remove_leftovers, write_atomically
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
+from eca_zoo.weights.sources.fetch import fetch
 from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 
@@ -42,7 +42,7 @@ def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.utils import tqdm as hub_tqdm
         from pathlib import Path
-        from eca_zoo.weights.fetch import fetch
+        from eca_zoo.weights.sources.fetch import fetch
         from eca_zoo.weights.manifest import Source
         from tests.weights.helpers import NAME, QUICK, entry_with
         content = Path(sys.argv[2]).read_bytes()
@@ -219,7 +219,7 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         'import sys\n'
         "sys.argv[0] = 'eca-zoo'\n"
         'from pathlib import Path\n'
-        'from eca_zoo.weights.files import lock\n'
+        'from eca_zoo.files import lock\n'
         "with lock(Path(sys.argv[1]), 'test'):\n"
         "    print('held', flush=True)\n"
         '    sys.stdin.read()\n'

@@ -1,0 +1,141 @@
+"""What callers give from Python, as the records of the harness: keywords, paths, models; wrong ones are named."""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from torch import nn
+
+from eca_zoo.errors import InputError
+from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.user_checkpoint import checkpoint_files
+from eca_zoo.strict_yaml import RecordError, typed_record
+
+_Function = TypeVar('_Function', bound=Callable[..., Any])
+_Record = TypeVar('_Record')
+
+
+def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _Function]:
+    """Let a function take the fields of dataclasses as keywords: any other one is an error that names the nearest."""
+
+    def decorate(function: _Function) -> _Function:
+        own = inspect.signature(function).parameters
+        named = [parameter for parameter in own.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        options = {
+            field.name: inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=_default_of(field))
+            for kind in kinds
+            for field in dataclasses.fields(kind)
+            if field.name not in without and field.name not in own
+        }
+        known = [*own, *options]
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            for key in kwargs:
+                if key not in known or key == 'options':
+                    nearest = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+                    remedy = f'the nearest are {", ".join(nearest)}' if nearest else f'there are {", ".join(known)}'
+                    raise InputError(f'{function.__name__}() takes no {key!r}; {remedy}')
+            return function(*args, **kwargs)
+
+        signature = inspect.Signature([*named, *options.values()], return_annotation=pd.DataFrame)
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def _default_of(field: dataclasses.Field) -> Any:
+    factory = field.default_factory
+    return factory() if factory is not dataclasses.MISSING else field.default
+
+
+def path_of(given: str | Path | None) -> Path | None:
+    if given is None or isinstance(given, str | Path):
+        return None if given is None else Path(given)
+    raise InputError(f'a path is a string or a pathlib.Path, not {given!r}')
+
+
+def several(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
+def record(kind: type[_Record], options: Mapping[str, Any], **more: Any) -> _Record:
+    """The dataclass ``kind`` from those of the ``options`` that are its fields.
+
+    Raises:
+        InputError: a value is of the wrong type.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    try:
+        return typed_record({key: value for key, value in {**options, **more}.items() if key in fields}, kind)
+    except RecordError as error:
+        raise InputError(f'{error.key}: {error.reason}') from None
+
+
+def one_model(model: Any) -> ModelSpec:
+    if isinstance(model, nn.Module):
+        return ModelSpec(_name_of(model), module=model)
+    if isinstance(model, str):
+        return ModelSpec(expand_one(model))
+    raise InputError(f'a model is a name or a network (torch.nn.Module), not {model!r}')
+
+
+def _name_of(module: nn.Module) -> str:
+    cfg = getattr(module, 'pretrained_cfg', None) or {}
+    return str(cfg.get('architecture') or type(module).__name__)
+
+
+def model_specs(
+    models: Any,
+    checkpoint: str | Path | None,
+    pretrained: bool,
+    num_classes: int | None,
+    in_chans: int | None,
+    model_kwargs: Mapping[str, Any] | None,
+) -> list[ModelSpec]:
+    """Specs of what was given as ``models``, with the arguments that all share."""
+    if isinstance(models, Mapping):
+        named = [dataclasses.replace(one_model(model), label=str(label)) for label, model in models.items()]
+    else:
+        given = [models] if isinstance(models, str | Path | nn.Module) else models
+        if not isinstance(given, Iterable):
+            raise InputError(f'models are names, networks (torch.nn.Module) or a list of them, not {models!r}')
+        named = []
+        for model in given:
+            known = isinstance(model, str | Path)
+            named += [ModelSpec(name) for name in expand_model_names([str(model)])] if known else [one_model(model)]
+    if not named:
+        raise InputError('no model is named; give at least one, such as eca_resnet50')
+    given_anew = {'num_classes': num_classes, 'in_chans': in_chans, 'model_kwargs': dict(model_kwargs or {}) or None}
+    shared: dict[str, Any] = {key: value for key, value in given_anew.items() if value is not None}
+    for spec in named:
+        if spec.module is not None and shared:
+            raise InputError(f'{spec.title}: {", ".join(shared)} cannot change a network that is built; build it so')
+    specs = [
+        spec if spec.module is not None else dataclasses.replace(spec, pretrained=pretrained, **shared)
+        for spec in named
+    ]
+    return specs if checkpoint is None else with_checkpoints(specs, Path(checkpoint))
+
+
+def with_checkpoints(specs: Sequence[ModelSpec], checkpoint: Path) -> list[ModelSpec]:
+    """The one model of ``specs`` with the weights of a file, or once for each file of a folder.
+
+    Raises:
+        InputError: there are several models, or no file.
+    """
+    if len(specs) > 1:
+        raise InputError(f'--checkpoint goes with one model, not with {len(specs)}; name the one it belongs to')
+    files = checkpoint_files(checkpoint)
+    title = specs[0].title
+    return [
+        dataclasses.replace(specs[0], checkpoint=file, label=title if len(files) == 1 else f'{title}@{file.name}')
+        for file in files
+    ]

@@ -1,0 +1,154 @@
+"""Hashing files, writing files that a crash cannot break, and locks between processes that die with their holder."""
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eca_zoo.errors import RunError
+
+_logger = logging.getLogger(__name__)
+
+_PATIENCE = 2.0  # seconds of waiting for a lock before the log says so
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_CHUNK = 1 << 22  # bytes that are hashed at a time
+_STALE = 3600.0  # seconds after which a temporary file belongs to nobody
+
+
+class StorageError(RunError):
+    """A file or folder that cannot be written; the text names the path."""
+
+
+def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') -> StorageError:
+    """The error for an ``OSError`` that writing ``path`` raised; ``variable`` is the setting that moves the folder."""
+    # A rename that fails names both files, and the second is the one that the user knows.
+    place = error.filename2 or error.filename or path
+    elsewhere = f'set {variable} to a folder that can be written'
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f'{place}: no space left to write it; free some, or set {variable} to another disk')
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return StorageError(f'{place}: a file stands where a folder is needed; move it away, or {elsewhere}')
+    if error.errno == errno.EISDIR:
+        return StorageError(f'{place}: a folder stands where a file is needed; move it away, or {elsewhere}')
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f'{place}: not writable ({error.strerror}); {elsewhere}')
+    return StorageError(f'{place}: cannot be written ({error.strerror or error}); {elsewhere}')
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file's bytes as hexadecimal digits, and their number."""
+    digest, size = hashlib.sha256(), 0
+    with path.open('rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+@contextmanager
+def replacing(path: Path, setting: str = 'ECA_ZOO_HOME') -> Iterator[Path]:
+    """A path beside ``path`` to write to; when the body is done, it is on disk and gets the name.
+
+    The folder of ``path`` is made. Afterwards the file is complete, or as it was before.
+
+    Args:
+        path: the file.
+        setting: what moves it elsewhere, for messages.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left behind.
+    """
+    temporary = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open('rb+') as file:
+            os.fsync(file.fileno())
+        move_into_place(temporary, path)
+    except OSError as error:
+        raise storage_error(path, error, setting) from None
+    finally:
+        _remove(temporary)
+
+
+def write_atomically(path: Path, content: bytes | bytearray | memoryview, setting: str = 'ECA_ZOO_HOME') -> None:
+    """Write ``content`` to ``path``, see ``replacing``.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left behind.
+    """
+    with replacing(path, setting) as temporary:
+        temporary.write_bytes(content)
+
+
+def temporary_beside(path: Path) -> Path:
+    """An unused name in the folder of ``path``; it starts with a dot and ends with ``.tmp``."""
+    return path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename ``temporary``, whose bytes are on disk, to ``path``, and make the new name durable."""
+    os.replace(temporary, path)
+    if os.name == 'posix':
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed process left in ``folder``; call it with the folder's lock held."""
+    for leftover in folder.glob('.*.tmp'):
+        try:
+            if time.time() - leftover.stat().st_mtime > _STALE:
+                leftover.unlink()
+        except OSError:
+            pass
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
+@contextmanager
+def lock(path: Path, purpose: str) -> Iterator[None]:
+    """Hold the lock file ``path`` while the body runs; other processes and threads wait.
+
+    The operating system frees the lock when its holder ends, however it ends. Where a file system has no locks, work
+    goes on without: every file is written under a name of its own and verified, so a lock only saves work.
+
+    Args:
+        path: the lock file; it is made with its folder and stays.
+        purpose: what is done under the lock, for the log of a process that waits.
+
+    Raises:
+        StorageError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    # The library would fall back to a lock that outlives a killed holder.
+    file_lock = FileLock(path, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file_lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            _logger.info('waiting for another process: %s', purpose)
+            file_lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise storage_error(path, error) from None
+        _logger.warning('%s: this file system has no locks; %s goes on without', path, purpose)
+    try:
+        yield
+    finally:
+        file_lock.release()

@@ -1,0 +1,110 @@
+"""Models for an evaluation: their transform, known before they are built, and the loaded network."""
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+import eca_zoo.models  # noqa: F401  (registers the networks)
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
+from eca_zoo.harness.accuracy.input_plan import InputPlan
+from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.machine.devices import parameter_dtype
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.pretrained import weights_sha256
+from eca_zoo.harness.networks.user_checkpoint import load_checkpoint
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadedNetwork:
+    """A network that is ready to run."""
+
+    module: nn.Module
+    num_classes: int
+    params: int
+    weights_sha256: str | None
+
+
+def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> LoadedNetwork:
+    """Build a model with its weights and put it on the device.
+
+    Args:
+        spec: the model.
+        settings: checked settings.
+        plan: of the model.
+
+    Raises:
+        InputError: there are no such weights, or they do not fit.
+        RunError: the model cannot be built.
+    """
+    module = copy.deepcopy(spec.module) if spec.module is not None else _built(spec, settings, plan)
+    sha256 = weights_sha256(spec) if spec.checkpoint is None else None
+    if spec.checkpoint is not None:
+        sha256 = load_checkpoint(module, spec.checkpoint, spec.title, settings.use_ema)
+    num_classes = spec.num_classes if spec.num_classes is not None else getattr(module, 'num_classes', None)
+    if not num_classes:
+        raise InputError(f'{spec.title}: it has no classifier; build it with --num-classes and a --checkpoint')
+    if settings.reparameterize:
+        module = timm.utils.reparameterize_model(module)
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return LoadedNetwork(_placed(module.eval(), settings, plan), num_classes, params, sha256)
+
+
+def _built(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Any:
+    """The network that timm makes of the spec, with the weights that its name stands for."""
+    kwargs = dict(spec.model_kwargs)
+    if plan.img_size_argument is not None:
+        kwargs.setdefault('img_size', plan.img_size_argument)
+    if spec.in_chans is not None or settings.input_size is not None:
+        kwargs.setdefault('in_chans', plan.pixels.input_size[0])
+    pretrained = spec.pretrained and spec.checkpoint is None
+    try:
+        with _seeded(settings.seed):
+            return timm.create_model(
+                spec.name,
+                pretrained=pretrained,
+                num_classes=spec.num_classes,
+                global_pool=settings.global_pool,
+                scriptable=settings.torchscript or None,
+                **kwargs,
+            )
+    except EcaZooError:
+        raise
+    except Exception as error:
+        raise _not_built(spec, error) from error
+
+
+def _not_built(spec: ModelSpec, error: Exception) -> EcaZooError:
+    reason = one_line(error)
+    if 'No pretrained weights exist' in reason or 'Invalid pretrained tag' in reason:
+        return InputError(f'{spec.title}: timm has no weights for it; name a tag that has some, or a --checkpoint FILE')
+    return RunError(f'{spec.title}: cannot be loaded: {reason}')
+
+
+def _placed(module: Any, settings: EvalSettings, plan: InputPlan) -> nn.Module:
+    if plan.test_pool:
+        module, _ = timm.layers.apply_test_time_pool(module, {'input_size': plan.pixels.input_size})
+    module = module.to(device=settings.device, dtype=parameter_dtype(settings.precision))
+    if settings.channels_last:
+        module = module.to(memory_format=torch.channels_last)
+    if settings.torchscript:
+        return torch.jit.script(module)
+    if settings.compile:
+        module.compile(backend=settings.compile, mode=settings.compile_mode or None, dynamic=False)
+    return module
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Layers without weights get the same values in every process; torch's random state is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,102 @@
+"""The best guesses for each image, kept while models run and written as a Parquet file."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eca_zoo.errors import InputError
+from eca_zoo.files import replacing
+from eca_zoo.harness.data.datasets import OpenData
+from eca_zoo.harness.machine.processes import current, gather
+from eca_zoo.harness.resume.journal import RunDirectory
+
+Part = dict[str, torch.Tensor]
+
+
+class PredictionStore:
+    """Collects guesses of all models; parts lie in the run directory, if there is one, until they are all there."""
+
+    def __init__(self, data: OpenData, journal: RunDirectory | None) -> None:
+        """Nothing collected yet.
+
+        Raises:
+            InputError: pyarrow is not installed, or the images of a stream have no names.
+        """
+        _parquet()
+        if data.images.is_stream:
+            raise InputError('the images of a streamed data set have no names; leave out --save-predictions')
+        self._data, self._journal = data, journal
+        self._parts: dict[str, list[Part]] = {}
+        self._complete: dict[str, list[Part]] = {}
+
+    def add(self, title: str, predictions: list[Part]) -> str | None:
+        """Keep guesses of a model; returns the file name of the part if it was written to the run directory."""
+        part = _joined(predictions)
+        self._parts.setdefault(title, []).append(part)
+        if self._journal is None:
+            return None
+        path = self._journal.predictions / f'{current().rank:05d}-{uuid.uuid4().hex}.pt'
+        with replacing(path, '--out') as temporary:
+            torch.save(part, temporary)
+        return path.name
+
+    def collect(self, title: str, files: Sequence[str | None]) -> None:
+        """Put the guesses of a model together: those of all processes, and ``files`` of earlier runs."""
+        parts = [part for own in gather(self._parts.pop(title, [])) for part in own]
+        if current().is_main and self._journal is not None:
+            folder = self._journal.predictions
+            parts += [torch.load(folder / name, weights_only=True) for name in files if name is not None]
+        self._complete[title] = parts
+
+    def write(self, path: Path, titles: Sequence[str]) -> None:
+        """Write a row for each model and image: file, target, the best five classes and their probabilities.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if not current().is_main:
+            return
+        arrow, parquet = _parquet()
+        names = self._data.images.names()
+        columns: dict[str, list[Any]] = {name: [] for name in ('model', 'file', 'target')}
+        columns |= {name: [] for name in ('top5_classes', 'top5_probabilities')}
+        if self._data.real_labels is not None:
+            columns['real_labels'] = []
+        for title in titles:
+            joined = _joined(self._complete.get(title, []))
+            if not joined:
+                continue
+            order = joined['positions'].argsort()
+            positions = joined['positions'][order].tolist()
+            columns['model'] += [title] * len(positions)
+            columns['file'] += [names[position] for position in positions]
+            columns['target'] += joined['targets'][order].tolist()
+            columns['top5_classes'] += joined['guesses'][order].tolist()
+            columns['top5_probabilities'] += joined['probabilities'][order].tolist()
+            if self._data.real_labels is not None:
+                columns['real_labels'] += [self._data.real_labels[position] for position in positions]
+        types = {
+            'model': arrow.string(), 'file': arrow.string(), 'target': arrow.int32(),
+            'top5_classes': arrow.list_(arrow.int32()), 'top5_probabilities': arrow.list_(arrow.float32()),
+            'real_labels': arrow.list_(arrow.int32()),
+        }  # fmt: skip
+        table = arrow.table({name: arrow.array(values, types[name]) for name, values in columns.items()})
+        with replacing(path, '--save-predictions') as temporary:
+            parquet.write_table(table, temporary)
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    """Parts as one, on the CPU."""
+    return {key: torch.cat([part[key].cpu() for part in parts]) for key in parts[0]} if parts else {}
+
+
+def _parquet() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("saving predictions needs pyarrow: pip install 'eca-zoo[predictions]'") from None
+    return pyarrow, pyarrow.parquet

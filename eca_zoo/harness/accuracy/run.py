@@ -1,0 +1,334 @@
+"""One evaluation of many models: the pass that each takes part in, the journal, and the sums of all processes."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from eca_zoo.errors import EcaZooError, InputError, one_line
+from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
+from eca_zoo.harness.accuracy.loading import load_network
+from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
+from eca_zoo.harness.accuracy.predictions import PredictionStore
+from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
+from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
+from eca_zoo.harness.data.batches import PixelTransform
+from eca_zoo.harness.data.datasets import OpenData
+from eca_zoo.harness.data.images import BadImage
+from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory, room_for_weights, weight_bytes
+from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.pretrained import weights_identity
+from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
+
+_logger = logging.getLogger(__name__)
+
+_TABLE = 'accuracy'
+# They move work about and no digit.
+_FREE_SETTINGS = ('workers', 'pin_memory')
+
+
+@dataclass
+class AccuracyRun:
+    """One call of ``evaluate``: its arguments, and the results by title."""
+
+    data: OpenData
+    settings: EvalSettings
+    processes: Processes
+    journal: RunDirectory | None
+    progress: Callable[[Progress], None] | None
+    stop: StopRequest
+    record_every: float
+    store: PredictionStore | None = None
+    results: dict[str, AccuracyResult] = field(default_factory=dict)
+
+    def evaluate(self, models: Sequence[ModelSpec]) -> dict[str, AccuracyResult]:
+        self._continue_from_journal(models)
+        groups: dict[PixelTransform, list[tuple[ModelSpec, InputPlan]]] = {}
+        for spec in models:
+            if spec.title in self.results:
+                continue
+            try:
+                plan = plan_input(spec, self.settings, self.data.spec.input_img_mode)
+                if plan.num_classes:
+                    # Before any weights are fetched.
+                    self.data.class_indices(plan.num_classes, spec.title)
+            except EcaZooError as error:
+                self._fail(spec, None, error)
+            else:
+                groups.setdefault(plan.pixels, []).append((spec, plan))
+        for group in groups.values():
+            passes = 0
+            waiting = list(group)
+            while waiting:
+                waiting = self._run_pass(waiting)
+                passes += 1
+                if waiting:
+                    _logger.warning(
+                        '%d more models of this transform do not fit into memory beside the others; the images are '
+                        'read again for them (pass %d)', len(waiting), passes + 1,
+                    )  # fmt: skip
+        return self.results
+
+    def _continue_from_journal(self, models: Sequence[ModelSpec]) -> None:
+        """Check that the journal is of this evaluation, and take the rows that it holds."""
+        if self.journal is None:
+            return
+        journal = self.journal
+
+        def check() -> dict[str, dict[str, Any]]:
+            if not self.processes.is_main:
+                return {}
+            journal.require(_TABLE, self._identity())
+            for spec in models:
+                try:
+                    weights = weights_identity(spec)
+                except InputError as error:
+                    _logger.debug('%s; it fails by itself when it is loaded', error)
+                else:
+                    journal.require(f'{_TABLE}/{spec.title}', weights)
+            return journal.finished_rows(_TABLE)
+
+        rows = from_main(agreed(check))
+        self.results |= {
+            spec.title: AccuracyResult.from_json(rows[spec.title]) for spec in models if spec.title in rows
+        }
+        if self.store is not None:
+            for title, (_, partials) in self._counted_before(list(self.results)).items():
+                self.store.collect(title, [partial['predictions'] for partial in partials])
+
+    def _identity(self) -> dict[str, Any]:
+        settings = dataclasses.asdict(self.settings)
+        for name in _FREE_SETTINGS:
+            del settings[name]
+        settings['device'] = torch.device(self.settings.device).type
+        return {
+            'data': self.data.fingerprints(),
+            'settings': settings,
+            'predictions': self.store is not None,
+        }
+
+    def _fail(self, spec: ModelSpec, plan: InputPlan | None, error: Exception) -> None:
+        text = str(error) if isinstance(error, EcaZooError) else f'{spec.title}: {one_line(error)}'
+        _logger.debug('%s failed', spec.title, exc_info=error)
+        self.results[spec.title] = AccuracyResult(
+            model=spec.title,
+            dataset=self.data.spec.name,
+            checkpoint=spec.checkpoint,
+            error=text,
+            exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
+            **_transform_columns(plan),
+        )
+
+    def _run_pass(self, waiting: list[tuple[ModelSpec, InputPlan]]) -> list[tuple[ModelSpec, InputPlan]]:
+        """Evaluate as many of the models as fit into memory; returns those that are left for another pass."""
+        members, left = self._load(waiting)
+        if not members:
+            return left
+        before = self._counted_before([spec.title for spec, _ in members])
+        for spec, member in members:
+            member.done = frozenset(before[spec.title][0])
+        todo = [
+            block
+            for block in blocks_of(self.data, self.settings.batch_size or 1)
+            if any(block not in member.done for _, member in members)
+        ]
+        options = PassOptions(
+            self.settings, self._record, self._shown(len(todo)), lambda: self.stop.signal_name is not None,
+            self.record_every, self.store is not None,
+        )  # fmt: skip
+        try:
+            Pass(self.data, [member for _, member in members], options).run(shard(todo, self.processes))
+        except StoppedError:
+            raise self._interrupted() from None
+        for spec, member in members:
+            if self._finish(spec, member, before[spec.title], alone=len(members) == 1):
+                left.append((spec, member.plan))
+        del members
+        release_memory()
+        return left
+
+    def _load(
+        self, waiting: list[tuple[ModelSpec, InputPlan]]
+    ) -> tuple[list[tuple[ModelSpec, NetworkInPass]], list[tuple[ModelSpec, InputPlan]]]:
+        members: list[tuple[ModelSpec, NetworkInPass]] = []
+        room = room_for_weights(torch.device(self.settings.device))
+        used = 0
+        for number, (spec, plan) in enumerate(waiting):
+            member: NetworkInPass | None = None
+            error: Exception | None = None
+            try:
+                member = self._member(spec, plan)
+                used += weight_bytes(member.network.module)
+            except Exception as own:
+                error = own
+            full = error is not None and is_out_of_memory(error) and bool(members)
+            outcomes = gather((_described(error), full, room is not None and used >= room))
+            if any(is_full for _, is_full, _ in outcomes):
+                return members, waiting[number:]
+            first = next((outcome for outcome, _, _ in outcomes if outcome is not None), None)
+            if first is not None:
+                self._fail(spec, plan, _raised(first))
+            elif member is not None:
+                members.append((spec, member))
+            if any(is_used for _, _, is_used in outcomes):
+                return members, waiting[number + 1 :]
+        return members, []
+
+    def _member(self, spec: ModelSpec, plan: InputPlan) -> NetworkInPass:
+        network = load_network(spec, self.settings, plan)
+        indices = self.data.class_indices(network.num_classes, spec.title)
+        valid = self.data.valid_labels
+        if valid is not None and max(valid) >= network.num_classes:
+            raise InputError(f'valid label {max(valid)} is none of the {network.num_classes} classes of {spec.title}')
+        assert self.settings.batch_size is not None
+        return NetworkInPass(
+            spec.title, network, plan, torch.tensor(indices), self.settings.batch_size, frozenset(), valid,
+            DeviceTally(network.num_classes, torch.device(self.settings.device)),
+        )  # fmt: skip
+
+    def _counted_before(self, titles: Sequence[str]) -> dict[str, tuple[list[int], list[dict[str, Any]]]]:
+        """For each model the blocks that the journal has counts of, and these counts (in the main process alone)."""
+        found: dict[str, tuple[list[int], list[dict[str, Any]]]] = {title: ([], []) for title in titles}
+        if self.journal is not None and self.processes.is_main:
+            for title in titles:
+                blocks: set[int] = set()
+                for partial in self.journal.partials(f'{_TABLE}/{title}'):
+                    # A process that outlived its run may have recorded blocks that were counted again since.
+                    if blocks.isdisjoint(partial['blocks']):
+                        blocks.update(partial['blocks'])
+                        found[title][1].append(partial)
+                found[title][0].extend(sorted(blocks))
+        blocks_alone = from_main({title: blocks for title, (blocks, _) in found.items()})
+        return {title: (blocks_alone[title], found[title][1]) for title in titles}
+
+    def _record(self, member: NetworkInPass) -> None:
+        """Write what a model has counted since the last time, with its predictions, to the journal."""
+        if self.store is not None:
+            file = self.store.add(member.title, member.predictions)
+            member.predictions = []
+        else:
+            file = None
+        if self.journal is None or self.data.images.is_stream:
+            return
+        tally = member.tally.take()
+        new = tally - member.recorded if member.recorded is not None else tally
+        self.journal.record_partial(
+            f'{_TABLE}/{member.title}',
+            {
+                'blocks': member.new_blocks,
+                'counts': new.to_json(),
+                'bad': [list(image) for image in member.new_bad],
+                'predictions': file,
+                'weights': member.network.weights_sha256,
+            },
+        )
+        member.recorded = tally
+        member.bad += member.new_bad
+        member.new_blocks, member.new_bad = [], []
+
+    def _shown(self, todo: int) -> Callable[[int, int, Sequence[str]], None] | None:
+        if self.progress is None or not self.processes.is_main:
+            return None
+        progress, size = self.progress, len(self.data.images)
+        assert self.settings.batch_size is not None
+        before = size - min(size, todo * self.settings.batch_size)
+
+        def show(done: int, total: int, titles: Sequence[str]) -> None:
+            progress(Progress(min(size or done, before + done * self.processes.world_size), size, titles))
+
+        return show
+
+    def _interrupted(self) -> InterruptedRunError:
+        where = (
+            f'what was counted is in {self.journal.path}; the same command continues'
+            if self.journal is not None and not self.data.images.is_stream
+            else 'nothing was saved; with --run-dir DIR the same command would continue'
+        )
+        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
+
+    def _finish(
+        self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool
+    ) -> bool:
+        """Add up what all processes counted; returns whether the model needs another pass for lack of memory."""
+        errors = gather(_described(member.error))
+        first = next((error for error in errors if error is not None), None)
+        if first is not None:
+            if not alone and any(error is not None and error[0] is OutOfMemoryError for error in errors):
+                return True
+            self._fail(spec, member.plan, _raised(first, spec.title))
+            return False
+        tally = member.tally.take()
+        stored = [image for partial in before[1] for image in partial['bad']]
+        for partial in before[1]:
+            tally += Tally.from_json(partial['counts'], member.network.num_classes)
+        bad = [image for part in gather([*member.bad, *member.new_bad]) for image in part]
+        bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
+        if self.store is not None:
+            self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
+        device = torch.device(self.settings.device)
+        counts = torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]).to(device)
+        summed = sum_counts(counts).cpu()
+        total = Tally(summed[:-1].reshape(tally.per_class.shape), int(summed[-1]))
+        result = self._result(spec, member, total, tuple(bad))
+        if result.error is None and self.journal is not None and self.processes.is_main:
+            self.journal.record_row(spec.title, result.to_json(), _TABLE)
+        self.results[spec.title] = result
+        return False
+
+    def _result(
+        self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...]
+    ) -> AccuracyResult:
+        error = self._incomplete(total.images)
+        return AccuracyResult(
+            model=spec.title,
+            dataset=self.data.spec.name,
+            weights_sha256=member.network.weights_sha256,
+            num_images=total.images,
+            top1_count=total.top1,
+            top5_count=total.top5,
+            loss=total.mean_loss,
+            per_class=tuple(tuple(row) for row in total.per_class.tolist()),
+            params=member.network.params,
+            batch_size=member.chunk,
+            skipped=bad,
+            checkpoint=spec.checkpoint,
+            error=error,
+            exit_code=1 if error else 0,
+            **_transform_columns(member.plan),
+        )
+
+    def _incomplete(self, count: int) -> str | None:
+        """Why ``count`` images are not the data set; timm's readers of streams skip what they cannot read."""
+        spec, declared = self.data.spec, len(self.data.images)
+        if not count:
+            return f'{spec.name}: no image could be counted'
+        if self.data.images.is_stream and declared and count != declared and not spec.skip_bad_images:
+            return (
+                f'{spec.name}: {count} images came from the stream, {declared} were declared; the log says what could '
+                'not be read; repair it, correct --num-samples, or pass --skip-bad-images'
+            )
+        return None
+
+
+def _transform_columns(plan: InputPlan | None) -> dict[str, Any]:
+    if plan is None:
+        return {}
+    pixels = plan.pixels
+    return {'img_size': pixels.input_size[-1], 'crop_pct': pixels.crop_pct, 'interpolation': pixels.interpolation}
+
+
+def _described(error: Exception | None) -> tuple[type, str] | None:
+    """An exception so that it can be sent to other processes."""
+    return None if error is None else (type(error), one_line(error))
+
+
+def _raised(described: tuple[type, str], title: str | None = None) -> EcaZooError | RuntimeError:
+    kind, text = described
+    text = f'{title}: {text}' if title is not None and not text.startswith(title) else text
+    return kind(text) if issubclass(kind, EcaZooError) else RuntimeError(text)

@@ -1,0 +1,1 @@
+"""What is read: data sets, images, labels, pixels and batches."""

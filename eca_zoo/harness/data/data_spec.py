@@ -1,0 +1,53 @@
+"""A labelled data set as a user names it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A labelled data set as a user names it.
+
+    Attributes:
+        root: folder, tar file, or cache folder of a hub data set.
+        dataset: timm's name: empty for a folder or tar, else ``hfds/``, ``hfids/``, ``wds/``, ``tfds/`` or ``torch/``
+            and a name.
+        split: of the data set; a folder of this name under ``root`` is used if there is one.
+        class_map: file with the class indices by name, see ``read_class_map``.
+        ground_truth: file with the labels of images that lie in no class folders, see ``read_ground_truth``.
+        real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default``.
+        valid_labels: class indices that results are restricted to: a file, ``imagenet-a`` or ``imagenet-r``.
+        num_samples: images of a streamed data set that does not know it.
+        input_key: field of the images; of a folder, file extensions separated by semicolons.
+        target_key: field of the labels.
+        input_img_mode: Pillow's mode that images are converted to; by default RGB, or L for one channel.
+        skip_bad_images: count and list images that cannot be decoded; by default the first one ends the run.
+        download: let timm download the data set.
+        trust_remote_code: let a hub data set run its code.
+        label: name in tables; made from the above if it is empty.
+    """
+
+    root: Path | None = None
+    dataset: str = ''
+    split: str = 'validation'
+    class_map: Path | None = None
+    ground_truth: Path | None = None
+    real_labels: str | None = None
+    valid_labels: str | None = None
+    num_samples: int | None = None
+    input_key: str | None = None
+    target_key: str | None = None
+    input_img_mode: str | None = None
+    skip_bad_images: bool = False
+    download: bool = False
+    trust_remote_code: bool = False
+    label: str = ''
+
+    @property
+    def name(self) -> str:
+        """What tables and messages call it."""
+        if self.label:
+            return self.label
+        if self.dataset:
+            return self.dataset
+        return self.root.resolve().name.removesuffix('.tar') if self.root is not None else ''

@@ -1,0 +1,1 @@
+"""What a run goes on: processes, devices, memory, environment."""

@@ -1,0 +1,43 @@
+"""A model as a user names it: what is built, and where its weights come from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model to evaluate.
+
+    Attributes:
+        name: timm's name, or what timm loads by schema (``hf-hub:ORG/NAME``, ``local-dir:DIR``).
+        pretrained: load the weights that the name stands for; random ones otherwise.
+        checkpoint: file with the weights in their place.
+        num_classes: of the model, if it is not what the name stands for.
+        in_chans: channels of the input, if they are not what the name stands for.
+        model_kwargs: further arguments of the model's entry point.
+        label: name in tables; the model's, with the checkpoint's file name if there is one, if it is empty.
+        module: a network that is built already, in the place of what ``name`` stands for; it is copied, not changed.
+    """
+
+    name: str
+    pretrained: bool = True
+    checkpoint: Path | None = None
+    num_classes: int | None = None
+    in_chans: int | None = None
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    label: str = ''
+    module: nn.Module | None = None
+
+    @property
+    def title(self) -> str:
+        """What tables and messages call it."""
+        return self.label or (f'{self.name}@{self.checkpoint.name}' if self.checkpoint is not None else self.name)
+
+
+def network_arguments(spec: ModelSpec) -> dict[str, Any]:
+    """Arguments of the entry point of a network; which weights it has makes no difference to a measurement."""
+    given = {'num_classes': spec.num_classes, 'in_chans': spec.in_chans}
+    return {**{key: value for key, value in given.items() if value is not None}, **spec.model_kwargs}

@@ -1,0 +1,1 @@
+"""A run that survives: its journal, its lock, and signals that ask it to stop."""

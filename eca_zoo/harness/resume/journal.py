@@ -1,0 +1,228 @@
+"""A run directory: finished rows and partial counts, written so that a kill at any moment loses a few seconds of work.
+
+``journal-00000.jsonl`` is the main process's, the others write one each, so that no two processes append to a file.
+A line is a JSON object and the CRC-32 of its text; a line that a kill cut short fails that check and counts as never
+written. Lines are only ever added: reading is adding up.
+"""
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from eca_zoo.errors import EcaZooError, InputError
+from eca_zoo.files import storage_error
+from eca_zoo.harness.machine.processes import agreed
+from eca_zoo.harness.resume.lock import RunLock
+
+_logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_PREDICTIONS = 'predictions'
+_SHOWN = 3
+
+
+class RunDirectory:
+    """The folder of one run, which the same command continues; use it in a ``with`` statement.
+
+    One process of the run holds the folder's lock, writes rows and reads; the others (``rank`` above 0) append their
+    partial counts alone.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], restart: bool = False, rank: int = 0) -> None:
+        """Name a run directory; nothing is written before it is entered.
+
+        Args:
+            path: the folder; it is made if it is not there.
+            identity: JSON values that fix what the run's numbers are: the same folder takes no other.
+            restart: forget what the folder holds.
+            rank: number of this process.
+        """
+        self.path = path
+        self._identity = _plain(identity)
+        self._restart = restart
+        self._rank = rank
+        self._lock = RunLock(path / '.lock')
+        self._file: TextIO | None = None
+        self._records: list[dict[str, Any]] = []
+
+    def __enter__(self) -> 'RunDirectory':
+        """Open the folder; under ``torchrun`` all processes do so together.
+
+        Raises:
+            InputError: another run uses it, or it belongs to a run with another identity.
+            StorageError: it cannot be written.
+        """
+        try:
+            agreed(self._enter)
+        except EcaZooError:
+            self.close()
+            raise
+        return self
+
+    def _enter(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._rank == 0:
+                self._lock.acquire()
+                if self._restart:
+                    self._clear()
+                self._records = [record for file in self._journals() for record in _read(file)]
+            self._open()
+        except OSError as error:
+            raise storage_error(self.path, error, '--out') from None
+        if self._rank == 0:
+            self.require('run', self._identity)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the journal and let others use the folder."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._lock.release()
+
+    def require(self, part: str, identity: Mapping[str, Any]) -> None:
+        """Record the identity of a part of the run (such as one of its models), or check it against the recorded one.
+
+        Raises:
+            InputError: the folder holds results of another; the text names the differences.
+        """
+        wanted = _plain(identity)
+        for record in self._records:
+            if record['kind'] == 'identity' and record['part'] == part:
+                differences = _differences(record['identity'], wanted)
+                if differences:
+                    more = f'; and {len(differences) - _SHOWN} more' if len(differences) > _SHOWN else ''
+                    raise InputError(
+                        f'{self.path}: it holds a run with {"; ".join(differences[:_SHOWN])}{more}; use another '
+                        'folder, or --restart to begin anew'
+                    )
+                return
+        self._append({'kind': 'identity', 'part': part, 'version': _VERSION, 'identity': wanted})
+
+    def identity(self, part: str) -> dict[str, Any] | None:
+        """What ``require`` recorded for ``part``; None if it was never asked."""
+        found = (r['identity'] for r in self._records if r['kind'] == 'identity' and r['part'] == part)
+        return next(found, None)
+
+    def finished_rows(self, table: str = 'rows') -> dict[str, dict[str, Any]]:
+        """The rows that were recorded for ``table``, by key; the last one counts."""
+        return {
+            record['key']: record['row']
+            for record in self._records
+            if record['kind'] == 'row' and record['table'] == table
+        }
+
+    def record_row(self, key: str, row: Mapping[str, Any], table: str = 'rows') -> None:
+        """Record a finished row; it is on disk when this returns.
+
+        Args:
+            key: what the row is about, such as a model's name.
+            row: JSON values.
+            table: kind of row, such as ``accuracy`` or ``throughput``.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._append({'kind': 'row', 'table': table, 'key': key, 'row': _plain(row)})
+
+    def partials(self, part: str) -> list[dict[str, Any]]:
+        """What ``record_partial`` recorded for ``part``, by all processes of all earlier runs."""
+        return [record['partial'] for record in self._records if record['kind'] == 'partial' and record['part'] == part]
+
+    def record_partial(self, part: str, partial: Mapping[str, Any]) -> None:
+        """Record counts of a part that is not finished; they are on disk when this returns.
+
+        Args:
+            part: what the counts are about.
+            partial: JSON values: what was counted since the last record.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._append({'kind': 'partial', 'part': part, 'partial': _plain(partial)})
+
+    @property
+    def predictions(self) -> Path:
+        """Folder for predictions of images that were counted; it is made."""
+        folder = self.path / _PREDICTIONS
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _clear(self) -> None:
+        for file in self._journals():
+            file.unlink()
+        shutil.rmtree(self.path / _PREDICTIONS, ignore_errors=True)
+
+    def _journals(self) -> list[Path]:
+        return sorted(self.path.glob('journal-*.jsonl'))
+
+    def _open(self) -> None:
+        path = self.path / f'journal-{self._rank:05d}.jsonl'
+        is_new = not path.exists()
+        torn = not is_new and path.stat().st_size > 0 and not _ends_in_newline(path)
+        self._file = path.open('a', encoding='utf-8')
+        if torn:
+            self._file.write('\n')
+        if is_new and os.name == 'posix':
+            folder = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        assert self._file is not None, 'the run directory is not open'
+        text = json.dumps(record, separators=(',', ':'))
+        try:
+            self._file.write(f'{zlib.crc32(text.encode()):08x} {text}\n')
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise storage_error(self.path, error, '--out') from None
+        self._records.append(record)
+
+
+def _ends_in_newline(path: Path) -> bool:
+    with path.open('rb') as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b'\n'
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a journal; others are skipped, with a note in the log."""
+    for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
+        if not line:
+            continue
+        checksum, _, text = line.partition(b' ')
+        if checksum != b'%08x' % zlib.crc32(text):
+            _logger.info('%s: line %d was cut short and does not count', path, number)
+            continue
+        yield json.loads(text)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as it comes back from JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _differences(recorded: Any, wanted: Any, key: str = '') -> list[str]:
+    """What differs between two JSON values, each as ``key there, not here``."""
+    if isinstance(recorded, dict) and isinstance(wanted, dict):
+        keys = [*recorded, *(name for name in wanted if name not in recorded)]
+        return [
+            difference
+            for name in keys
+            for difference in _differences(recorded.get(name), wanted.get(name), f'{key}.{name}'.lstrip('.'))
+        ]
+    return [] if recorded == wanted else [f'{key} {json.dumps(recorded)}, not {json.dumps(wanted)}']

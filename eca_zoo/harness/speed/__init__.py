@@ -1,0 +1,1 @@
+"""Throughput: networks timed in turn, round by round."""

@@ -1,0 +1,84 @@
+"""How a throughput is measured."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from eca_zoo.errors import InputError
+from eca_zoo.harness.machine.devices import check_precision, parse_precision, resolve_device
+from eca_zoo.harness.networks.export import check_installed
+
+BACKENDS = ('torch', 'onnxruntime', 'openvino')
+
+
+@dataclass(frozen=True)
+class ThroughputSettings:
+    """How a throughput is measured.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
+        precision: one of ``eca_zoo.harness.machine.devices.PRECISIONS``.
+        channels_last: memory format of parameters and input.
+        compile: backend of ``torch.compile``; empty for eager.
+        compile_mode: mode of ``torch.compile``; empty for its default.
+        backend: ``torch``, ``onnxruntime`` or ``openvino`` (both on the CPU).
+        fuse: fold batch norms into convolutions, in a copy.
+        batch_size: images a step, halved as long as they do not fit; 256 on a GPU and 16 on the CPU by default.
+        img_size: height and width in pixels; the network's own by default.
+        train: time training steps (forward, backward, SGD) in place of inference.
+        rounds: how often each network is timed, in turn with the others.
+        round_seconds: a round has as many steps as fit into this time, one at least.
+        warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
+        threads: of the CPU; torch's choice by default.
+    """
+
+    device: str = 'auto'
+    precision: str = 'fp32'
+    channels_last: bool = False
+    compile: str = ''
+    compile_mode: str = ''
+    backend: str = 'torch'
+    fuse: bool = False
+    batch_size: int | None = None
+    img_size: int | None = None
+    train: bool = False
+    rounds: int = 10
+    round_seconds: float = 0.5
+    warmup_steps: int = 5
+    threads: int | None = None
+
+    def checked(self) -> 'ThroughputSettings':
+        """The settings with the device and the precision under their full names.
+
+        Raises:
+            InputError: a value is out of range, does not exist here, or contradicts another.
+        """
+        device = resolve_device(self.device)
+        precision = parse_precision(self.precision)
+        check_precision(precision, device)
+        for name in ('batch_size', 'rounds', 'img_size', 'threads'):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f'{name} must be at least 1, not {value}')
+        if self.warmup_steps < 0 or self.round_seconds < 0:
+            raise InputError('warmup_steps and round_seconds must not be negative')
+        if self.backend not in BACKENDS:
+            raise InputError(f'backend {self.backend!r} is unknown; use one of {", ".join(BACKENDS)}')
+        if self.train and (self.fuse or self.backend != 'torch'):
+            raise InputError('training steps run in torch and with their batch norms; leave out fuse and backend')
+        if self.backend != 'torch':
+            self._check_foreign_backend(device, precision)
+        if self.compile and self.compile not in torch.compiler.list_backends(exclude_tags=()):
+            known = ', '.join(torch.compiler.list_backends())
+            raise InputError(f'compile backend {self.compile!r} is unknown; use one of {known}')
+        batch_size = self.batch_size or (16 if device.type == 'cpu' else 256)
+        return dataclasses.replace(self, device=str(device), precision=precision, batch_size=batch_size)
+
+    def _check_foreign_backend(self, device: torch.device, precision: str) -> None:
+        check_installed((self.backend, 'onnx', 'onnxscript', 'onnxruntime'))
+        if device.type != 'cpu' or precision != 'fp32' or self.compile or self.channels_last:
+            raise InputError(
+                f'backend {self.backend} is measured on the CPU in fp32, with its own compiler and memory format: '
+                'use --device cpu and leave out --precision, --torchcompile and --channels-last'
+            )

@@ -1,0 +1,1 @@
+"""The results table: columns, rows and its forms."""

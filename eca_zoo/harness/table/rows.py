@@ -1,0 +1,113 @@
+"""Rows of the results table, put together from what was measured."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from eca_zoo.harness.accuracy.results import AccuracyResult
+from eca_zoo.harness.speed.results import ThroughputResult
+from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.harness.table.columns import cells_of
+from eca_zoo.harness.table.frames import to_frame
+from eca_zoo.weights.manifest import Entry, Manifest
+
+
+@dataclass
+class Measured:
+    """Throughputs under one setting by network: of inference, and of training steps."""
+
+    infer: dict[str, ThroughputResult] = field(default_factory=dict)
+    train: dict[str, ThroughputResult] = field(default_factory=dict)
+
+
+def accuracy_cells(result: AccuracyResult) -> dict[str, Any]:
+    """The cells that hold an accuracy, or why there is none."""
+    return {'error': result.error} if result.error is not None else cells_of('accuracy', result)
+
+
+def throughput_cells(result: ThroughputResult) -> dict[str, Any]:
+    """The cells that hold a throughput, of inference or of training steps, and how it was measured."""
+    cells = cells_of('setting', result.settings)
+    if result.error is not None:
+        return {**cells, 'error': result.error}
+    return cells | cells_of('train' if result.settings.train else 'infer', result)
+
+
+def reported_cells(
+    name: str, manifest: Manifest, dataset: str | None = None, top1: float | None = None
+) -> dict[str, Any]:
+    """The cells that hold what the authors report for ``name``; a name without tag stands for its only entry.
+
+    Args:
+        name: of the network.
+        manifest: where the figures are.
+        dataset: that ``top1`` was measured on; a difference is given for the reported one alone.
+        top1: measured, in percent.
+    """
+    entry = entry_of(name, manifest)
+    if entry is None or entry.reported is None:
+        return {}
+    comparable = top1 is not None and dataset == entry.dataset
+    return {
+        'reported_top1': entry.reported.top1,
+        'reported_top5': entry.reported.top5,
+        'delta_top1': top1 - entry.reported.top1 if comparable and top1 is not None else None,
+    }
+
+
+def entry_of(name: str, manifest: Manifest) -> Entry | None:
+    """The manifest's entry of a network; a name without tag stands for its only one. None if there is none."""
+    if '.' in name:
+        return manifest.models.get(name)
+    tags = manifest.tags(name)
+    return manifest.models[tags[0]] if len(tags) == 1 else None
+
+
+def complexity_size(settings: ThroughputSettings, shared_cells: Mapping[str, Any]) -> int | None:
+    """Image size for the complexity of a row: that of its throughput, else of its accuracy, else the network's own."""
+    return shared_cells.get('img_size') if settings.img_size is None else settings.img_size
+
+
+def join_measurements(
+    names: Sequence[str],
+    measured: Iterable[tuple[ThroughputSettings, Measured]],
+    complexity_of: Callable[[str, int | None], Mapping[str, Any]],
+    shared_cells: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
+    """The table: one row a network and setting, in the order of ``names``; one a network if nothing was timed.
+
+    Args:
+        names: of the networks.
+        measured: each setting with its throughputs.
+        complexity_of: cells of the complexity of a network at an image size, or at its own.
+        shared_cells: cells that all rows of a network share: accuracy, reported figures.
+    """
+    settings = list(measured) or [(ThroughputSettings(), Measured())]
+    complexities, inferences, trainings = [], [], []
+    for name, (number, (given, results)) in itertools.product(names, enumerate(settings)):
+        key = {'model': name, 'setting': number}
+        complexities.append(key | dict(complexity_of(name, complexity_size(given, shared_cells.get(name, {})))))
+        inferences += [key | throughput_cells(results.infer[name])] if name in results.infer else []
+        trainings += [key | throughput_cells(results.train[name])] if name in results.train else []
+    shared = [{'model': name, **cells} for name, cells in shared_cells.items()]
+    table = pd.DataFrame(itertools.product(names, range(len(settings))), columns=['model', 'setting'])
+    errors = []
+    for rows, on in ((complexities, 2), (shared, 1), (inferences, 2), (trainings, 2)):
+        table, error = _joined(table, rows, ['model', 'setting'][:on])
+        errors.append(error)
+    reasons = ['; '.join(dict.fromkeys(filter(None, of_row))) or None for of_row in zip(*errors, strict=True)]
+    return to_frame(table.drop(columns='setting').assign(error=reasons))
+
+
+def _joined(table: pd.DataFrame, rows: list[dict[str, Any]], on: list[str]) -> tuple[pd.DataFrame, list[str | None]]:
+    """``table`` with the cells of ``rows``, which win over present ones, and the error of each row of the result."""
+    part = pd.DataFrame.from_records(rows, columns=None if rows else on).astype(object)
+    part = part.astype(table.dtypes[on].to_dict()).assign(**({} if 'error' in part else {'error': None}))
+    merged = table.merge(part, on=on, how='left', suffixes=('', ' of the part'))
+    errors = merged.pop('error')
+    for name in table.columns.intersection(part.columns).difference(on):
+        merged[name] = merged.pop(f'{name} of the part').combine_first(merged[name])
+    return merged, [error if isinstance(error, str) else None for error in errors]

@@ -1,0 +1,1 @@
+"""Others' checkpoint files made into verified ones: reading, recognising, converting, publishing."""

@@ -1,0 +1,1 @@
+"""Where checkpoint files come from: copies on this machine, the hub, URLs, and the authors' own links."""
