@@ -73,7 +73,7 @@ def evaluate(
         progress: show a progress bar on a terminal.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
             ``precision``, ...) and of ``DataSpec`` (``dataset``, ``split``, ``class_map``, ``ground_truth``,
-            ``real_labels``, ``valid_labels``, ...).
+            ``class_level``, ``real_labels``, ``valid_labels``, ...).
 
     Returns:
         A row for each model, in the given order, with the accuracy columns of the results table (percentages as

@@ -42,7 +42,8 @@ def test_the_results_file_has_timms_columns_and_digits(folder, tmp_path, capsys)
     assert validate('--model', MODEL, '--data-dir', folder, '--results-file', results) == 0
     [row] = rows(results)
     assert list(row) == [
-        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation'
+        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation',
+        'num_images',
     ]  # fmt: skip
     assert row['model'] == MODEL
     assert (row['top1'], row['top1_err'], row['param_count'], row['img_size']) == ('100.0', '0.0', '0.37', '32')

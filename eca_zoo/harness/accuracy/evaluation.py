@@ -64,6 +64,8 @@ def evaluate(
     titles = [spec.title for spec in models]
     settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
     agreed(lambda: _check_same_data(opened))
+    if processes.is_main:
+        opened.warn()
     run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
     if predictions is not None:
         run.store = PredictionStore(opened, journal)

@@ -9,7 +9,7 @@ import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.batches import PixelTransform, check_channels, fit_channels
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.pretrained import pretrained_cfg
+from eca_zoo.harness.networks.pretrained import label_names, pretrained_cfg
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class InputPlan:
         test_pool: pool at test time, because the input is larger than in training.
         img_size_argument: for entry points of models that are built for one size.
         num_classes: of the model, where its cfg says so.
+        label_names: of its class indices, where its cfg has them.
     """
 
     pixels: PixelTransform
@@ -33,6 +34,7 @@ class InputPlan:
     test_pool: bool
     img_size_argument: int | None
     num_classes: int | None
+    label_names: dict[int, str] | None
 
 
 def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None) -> InputPlan:
@@ -77,4 +79,5 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
     )  # fmt: skip
     fixed = cfg.get('fixed_input_size') and tuple(size[1:]) != tuple(own[1:])
     num_classes = spec.num_classes if spec.num_classes is not None else cfg.get('num_classes')
-    return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes)
+    names = label_names(cfg, num_classes)
+    return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes, names)

@@ -35,7 +35,7 @@ _FREE_SETTINGS = ('workers', 'pin_memory')
 
 @dataclass
 class AccuracyRun:
-    """One call of ``evaluate``: its arguments, and the results by title."""
+    """One call of ``evaluate``: its arguments, the results by title, and class indices by title and class count."""
 
     data: OpenData
     settings: EvalSettings
@@ -46,6 +46,7 @@ class AccuracyRun:
     record_every: float
     store: PredictionStore | None = None
     results: dict[str, AccuracyResult] = field(default_factory=dict)
+    class_indices: dict[tuple[str, int], list[int]] = field(default_factory=dict)
 
     def evaluate(self, models: Sequence[ModelSpec]) -> dict[str, AccuracyResult]:
         self._continue_from_journal(models)
@@ -57,7 +58,7 @@ class AccuracyRun:
                 plan = plan_input(spec, self.settings, self.data.spec.input_img_mode)
                 if plan.num_classes:
                     # Before any weights are fetched.
-                    self.data.class_indices(plan.num_classes, spec.title)
+                    self._class_indices(spec.title, plan.num_classes, plan)
             except EcaZooError as error:
                 self._fail(spec, None, error)
             else:
@@ -74,6 +75,13 @@ class AccuracyRun:
                         'read again for them (pass %d)', len(waiting), passes + 1,
                     )  # fmt: skip
         return self.results
+
+    def _class_indices(self, title: str, num_classes: int, plan: InputPlan) -> list[int]:
+        """The class index of each label for a model; what there is to say of it is said once."""
+        key = title, num_classes
+        if key not in self.class_indices:
+            self.class_indices[key] = self.data.class_indices(num_classes, title, plan.label_names)
+        return self.class_indices[key]
 
     def _continue_from_journal(self, models: Sequence[ModelSpec]) -> None:
         """Check that the journal is of this evaluation, and take the rows that it holds."""
@@ -182,7 +190,7 @@ class AccuracyRun:
 
     def _member(self, spec: ModelSpec, plan: InputPlan) -> NetworkInPass:
         network = load_network(spec, self.settings, plan)
-        indices = self.data.class_indices(network.num_classes, spec.title)
+        indices = self._class_indices(spec.title, network.num_classes, plan)
         valid = self.data.valid_labels
         if valid is not None and max(valid) >= network.num_classes:
             raise InputError(f'valid label {max(valid)} is none of the {network.num_classes} classes of {spec.title}')

@@ -1,6 +1,7 @@
 """The weights that a model's name stands for: their cfg, their hash, and what identifies them unloaded."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def _registered_cfg(spec: ModelSpec) -> dict[str, Any]:
         raise InputError(f'{spec.name}: its config cannot be read: {one_line(error)}') from error
     cfg = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name) else None
     return cfg.to_dict() if cfg is not None else {}
+
+
+def label_names(cfg: Mapping[str, Any], num_classes: int | None) -> dict[int, str] | None:
+    """The names of class indices in a cfg; None where it has none, or those of another classifier."""
+    given = cfg.get('label_names') or ()
+    pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    try:
+        names = {int(key): str(name) for key, name in pairs}
+    except ValueError:
+        return None
+    return names if names and num_classes and max(names) < num_classes else None
 
 
 def weights_identity(spec: ModelSpec) -> dict[str, Any]:

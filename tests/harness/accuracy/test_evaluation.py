@@ -349,6 +349,6 @@ def test_a_worker_that_dies_is_an_error_that_says_so(folder, checkpoint, monkeyp
             os._exit(3)
         raise AssertionError('only a worker decodes')
 
-    monkeypatch.setattr('eca_zoo.harness.data.folders.ReaderImages.open', die)
+    monkeypatch.setattr('eca_zoo.harness.data.folders.FolderImages.open', die)
     with pytest.raises(RunError, match=r'a process that decodes images died: DataLoader worker .* try fewer --workers'):
         evaluate([random_model(checkpoint)], DataSpec(root=folder), dataclasses.replace(QUICK, workers=1))
