@@ -97,6 +97,14 @@ class _File(Strict, frozen=True):
             raise ValueError(f'bench: use one of {", ".join(_BENCHES)}, not {self.bench!r}')
 
 
+#: Names of settings in messages about a suite: its keys.
+KEYS = {
+    field.name: f'{place}.{field.name}'
+    for place, kind in (('accuracy', EvalSettings), ('models', ModelSpec), ('data', DataSpec))
+    for field in dataclasses.fields(kind)
+}
+
+
 def read_suite(name_or_path: str) -> Suite:
     """Read and check a suite: a file, or the name of one that comes with the package (``imagenet``).
 

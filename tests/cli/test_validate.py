@@ -129,7 +129,10 @@ def test_the_help_names_the_flags_without_counterpart(capsys):
         (['-m', MODEL, 'DIR', '--class-map', '/no.txt'], '/no.txt: cannot read the class map: No such file or'),
         (['-m', MODEL, 'DIR', '--real-labels'], '0/0000.png: not an ImageNet validation image'),
         (['-m', MODEL, 'DIR', '--valid-labels', '/no.txt'], '/no.txt: cannot read the list of class indices'),
-        (['-m', 'eca_resnet18', '--num-classes', '10', 'DIR'], 'eca_resnet18.k3577_in1k needs conversion: no hash of'),
+        (
+            ['-m', 'eca_resnet18', '--num-classes', '10', 'DIR'],
+            'eca_resnet18: its weights have 1000 classes, not 10, so',
+        ),
     ],
 )
 def test_wrong_input_is_one_line_with_a_remedy(folder, capsys, arguments, message):

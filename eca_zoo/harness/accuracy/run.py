@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from eca_zoo.errors import EcaZooError, InputError, one_line
+from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loading import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
@@ -22,7 +22,7 @@ from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.pretrained import weights_identity
+from eca_zoo.harness.networks.pretrained import label_names, weights_identity
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 
@@ -44,6 +44,7 @@ class AccuracyRun:
     progress: Callable[[Progress], None] | None
     stop: StopRequest
     record_every: float
+    names: Mapping[str, str] = field(default_factory=dict)
     store: PredictionStore | None = None
     results: dict[str, AccuracyResult] = field(default_factory=dict)
     class_indices: dict[tuple[str, int], list[int]] = field(default_factory=dict)
@@ -76,11 +77,18 @@ class AccuracyRun:
                     )  # fmt: skip
         return self.results
 
+    def say(self, remarks: Sequence[str]) -> None:
+        """Log what a user has to know, once for all processes."""
+        for remark in remarks if self.processes.is_main else ():
+            _logger.warning('%s', with_names(remark, self.names))
+
     def _class_indices(self, title: str, num_classes: int, plan: InputPlan) -> list[int]:
         """The class index of each label for a model; what there is to say of it is said once."""
         key = title, num_classes
         if key not in self.class_indices:
-            self.class_indices[key] = self.data.class_indices(num_classes, title, plan.label_names)
+            names, remarks = label_names(plan.cfg, num_classes), list[str]()
+            self.class_indices[key] = self.data.class_indices(num_classes, title, names, remarks)
+            self.say(remarks)
         return self.class_indices[key]
 
     def _continue_from_journal(self, models: Sequence[ModelSpec]) -> None:
@@ -128,7 +136,7 @@ class AccuracyRun:
             model=spec.title,
             dataset=self.data.spec.name,
             checkpoint=spec.checkpoint,
-            error=text,
+            error=with_names(text, self.names),
             exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
             **_transform_columns(plan),
         )

@@ -1,6 +1,5 @@
 """Data sets: opened through timm's readers, with their classes, labels and names, and checked before a model runs."""
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from eca_zoo.harness.data.labels import (
     read_real_labels,
 )
 from eca_zoo.harness.data.listing import ListedImages, counted
-
-_logger = logging.getLogger(__name__)
 
 #: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
 PACKAGED = 'default'
@@ -49,7 +46,11 @@ class OpenData:
     valid_labels: tuple[int, ...] | None
 
     def class_indices(
-        self, num_classes: int, model: str = 'the model', label_names: Mapping[int, str] | None = None
+        self,
+        num_classes: int,
+        model: str = 'the model',
+        label_names: Mapping[int, str] | None = None,
+        remarks: list[str] | None = None,
     ) -> list[int]:
         """The class index that each label of the data set is for ``model``, which has ``num_classes``.
 
@@ -57,6 +58,7 @@ class OpenData:
             num_classes: of the model.
             model: its name, for messages.
             label_names: names of its class indices, where its config has them.
+            remarks: gets what a user has to know.
 
         Raises:
             LabelError: the classes do not line up with the model's.
@@ -64,7 +66,7 @@ class OpenData:
         where = str(self.spec.root or self.spec.dataset)
         if self.class_names is not None:
             try:
-                return map_classes(self.class_names, num_classes, where, model, label_names)
+                return map_classes(self.class_names, num_classes, where, model, label_names, remarks)
             except LabelError as error:
                 if not self.images.empty_classes:
                     raise
@@ -78,17 +80,17 @@ class OpenData:
             )
         return list(range(num_classes))
 
-    def warn(self) -> None:
-        """Log what a user has to know of the data set, a line for each kind."""
-        for remark in self.images.remarks:
-            _logger.warning('%s', remark)
+    def remarks(self) -> list[str]:
+        """What a user has to know of the data set, a line for each kind."""
+        lines = list(self.images.remarks)
         names = self.class_names
         subset = named_subset(names) if names is not None and self.valid_labels is None else None
         if subset is not None:
-            _logger.warning(
-                '%s: these are the classes of %s: published figures choose among its 200 classes alone, which '
-                '--valid-labels %s does', self.spec.root or self.spec.dataset, subset, subset,
-            )  # fmt: skip
+            lines.append(
+                f'{self.spec.root or self.spec.dataset}: these are the classes of {subset}: published figures choose '
+                f'among its 200 classes alone, which --valid-labels {subset} does'
+            )
+        return lines
 
     def fingerprints(self) -> dict[str, Any]:
         """JSON values that fix what is evaluated: the images by their fingerprint, and their labels."""

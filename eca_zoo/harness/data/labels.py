@@ -1,7 +1,6 @@
 """Which class of a model a label stands for: folder names, WordNet ids, class maps, ReaL labels, parts of classes."""
 
 import json
-import logging
 import pkgutil
 import re
 import unicodedata
@@ -10,8 +9,6 @@ from pathlib import Path
 
 from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
-
-_logger = logging.getLogger(__name__)
 
 _WORDNET_ID = re.compile(r'n\d{8}')
 _NUMBER = re.compile(r'\d+')
@@ -32,6 +29,7 @@ def map_classes(
     where: str,
     model: str = 'the model',
     label_names: Mapping[int, str] | None = None,
+    remarks: list[str] | None = None,
 ) -> list[int]:
     """The model's class index of each class of a data set.
 
@@ -46,12 +44,14 @@ def map_classes(
         where: the data set, for messages.
         model: the model's name, for messages.
         label_names: of the model's class indices, where its config has them.
+        remarks: gets what a user has to know.
 
     Raises:
         LabelError: the classes do not line up with the model's.
     """
+    remarks = [] if remarks is None else remarks
     if label_names:
-        by_name = _by_label_names(names, label_names, where, model)
+        by_name = _by_label_names(names, label_names, where, model, remarks)
         if by_name is not None:
             return by_name
     if all(_WORDNET_ID.fullmatch(name) for name in names):
@@ -70,10 +70,10 @@ def map_classes(
             'which with --class-map FILE'
         )
     if label_names:
-        _logger.warning(
-            '%s: %s has other names%s for its classes: whether the order is the same is not known; say which is which '
-            'with --class-map FILE', where, model, _named(label_names),
-        )  # fmt: skip
+        remarks.append(
+            f'{where}: {model} has other names{_named(label_names)} for its classes: whether the order is the same is '
+            'not known; say which is which with --class-map FILE'
+        )
     return indices
 
 
@@ -82,7 +82,9 @@ def natural_key(name: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', name.lower()))]
 
 
-def _by_label_names(names: Sequence[str], label_names: Mapping[int, str], where: str, model: str) -> list[int] | None:
+def _by_label_names(
+    names: Sequence[str], label_names: Mapping[int, str], where: str, model: str, remarks: list[str]
+) -> list[int] | None:
     """The class indices that the model's config gives to the names; None where it does not know them all."""
     known = {normal(name): index for index, name in label_names.items()}
     unknown = [name for name in names if normal(name) not in known]
@@ -96,7 +98,7 @@ def _by_label_names(names: Sequence[str], label_names: Mapping[int, str], where:
             )
         return None
     if len(names) < len(known) and not all(_WORDNET_ID.fullmatch(name) for name in names):
-        _logger.warning('%s: it has %d of the %d classes of %s', where, len(names), len(known), model)
+        remarks.append(f'{where}: it has {len(names)} of the {len(known)} classes of {model}')
     return [known[normal(name)] for name in names]
 
 
