@@ -95,16 +95,20 @@ class OpenData:
     def fingerprints(self) -> dict[str, Any]:
         """JSON values that fix what is evaluated: the images by their fingerprint, and their labels."""
         files = {'class_map': self.spec.class_map, 'ground_truth': self.spec.ground_truth}
-        return {
-            'name': self.spec.name,
-            'dataset': self.spec.dataset,
-            'split': self.spec.split,
-            'class_level': self.spec.class_level,
-            'images': len(self.images),
-            'fingerprint': self.images.fingerprint(),
-            'valid_labels': self.spec.valid_labels,
-            'real_labels': self.real_labels is not None,
-        } | {name: hash_file(path)[0] for name, path in files.items() if path is not None and path.is_file()}
+        level = {} if self.spec.class_level is None else {'class_level': self.spec.class_level}
+        return (
+            level
+            | {
+                'name': self.spec.name,
+                'dataset': self.spec.dataset,
+                'split': self.spec.split,
+                'images': len(self.images),
+                'fingerprint': self.images.fingerprint(),
+                'valid_labels': self.spec.valid_labels,
+                'real_labels': self.real_labels is not None,
+            }
+            | {name: hash_file(path)[0] for name, path in files.items() if path is not None and path.is_file()}
+        )
 
 
 def open_data(spec: DataSpec) -> OpenData:

@@ -1,6 +1,7 @@
 """Images with their classes in their paths: which files count, of which class each one is, and what is left out."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +22,15 @@ _IMAGE_FORMATS = frozenset(
     )
 )  # fmt: skip
 # Folders that file systems, archivers and network storage put beside one's own, with copies of images in them.
-_SYSTEM_FOLDERS = frozenset(['__macosx', '@eadir', '#recycle', '@recycle', '$recycle.bin', 'lost+found'])
+_SYSTEM_FOLDERS = ('__MACOSX', '@eaDir', '#recycle', '@Recycle', '$RECYCLE.BIN', 'lost+found')
+_HIDDEN = re.compile(rf'(?:^|/)(?:\.|(?:{"|".join(map(re.escape, _SYSTEM_FOLDERS))})(?:/|$))', re.IGNORECASE)
 _SPLIT_NAMES = {'train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test'}
 _SHOWN = 3
 
 
 def is_hidden(name: str) -> bool:
     """Whether a part of a path belongs to the system: ``.ipynb_checkpoints``, ``._0001.png``, ``@eaDir``."""
-    return any(part.startswith('.') or part.lower() in _SYSTEM_FOLDERS for part in name.split('/'))
+    return _HIDDEN.search(name) is not None
 
 
 def class_of(name: str, level: str | None) -> str:

@@ -1,10 +1,7 @@
 """Sixty digits in the layouts that people have: the right accuracy, or one line that says what is not known."""
 
 import shutil
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import timm
@@ -23,16 +20,8 @@ from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.suites import parse_suite
-from tests.harness.image_sets import (
-    MODEL,
-    add_file,
-    digits,
-    encoded,
-    write_folder,
-    write_named,
-    write_tar,
-    write_tar_of_tars,
-)
+from tests.harness.image_sets import MODEL, digits, encoded, write_folder, write_named
+from tests.harness.layouts import LAYOUTS, half_webp, laid_out, looping, plain, twice
 
 QUICK = EvalSettings(batch_size=20, workers=0, device='cpu')
 WORDS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
@@ -54,71 +43,6 @@ def remarks(spec: DataSpec) -> tuple[str, ...]:
     return open_data(spec).images.remarks
 
 
-def plain(root: Path) -> Path:
-    return write_named(root, lambda index, label: f'{label}/{index:04d}.png')
-
-
-def twice(path: Path) -> Path:
-    """A tar that was added to a second time."""
-    with tarfile.open(path, 'w') as tar:
-        for _ in range(2):
-            for index, (image, label) in enumerate(digits()):
-                add_file(tar, f'{label}/{index:04d}.png', encoded(image))
-    return path
-
-
-def looping(root: Path) -> Path:
-    plain(root)
-    (root / '3' / 'again').symlink_to('..')
-    return root
-
-
-def half_webp(root: Path) -> Path:
-    for index, (image, label) in enumerate(digits()):
-        path = root / str(label) / f'{index:04d}.{"png" if index % 2 else "webp"}'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, lossless=True)
-    return root
-
-
-class Layout(NamedTuple):
-    """A layout that timm reads too: how it is made, what is asked for beside its root, and the images of timm."""
-
-    make: Callable[[Path], Path]
-    asked: dict[str, Any] = {}  # noqa: RUF012
-    images_of_timm: int = 60
-
-
-def without_two(root: Path) -> Path:
-    shutil.rmtree(plain(root) / '2')
-    return root
-
-
-LAYOUTS = {
-    'plain': Layout(plain),
-    'split': Layout(write_folder),
-    'tar': Layout(lambda path: write_tar(path.with_suffix('.tar'))),
-    'unique leaves': Layout(lambda root: write_named(root, lambda index, label: f'{label % 3}/{label}/{index}.png')),
-    'tar of tars': Layout(lambda path: write_tar_of_tars(path.with_suffix('.tar'), lambda index, _: f'{index}.png')),
-    'tar of tars with folders': Layout(
-        lambda path: write_tar_of_tars(path.with_suffix('.tar'), lambda index, label: f'a/{label}/{index:04d}.png')
-    ),
-    'a loop': Layout(looping, images_of_timm=2460),
-    'each member twice': Layout(lambda path: twice(path.with_suffix('.tar')), images_of_timm=120),
-    'two formats': Layout(half_webp, {'input_key': '.png;.webp'}),
-    'part of the classes': Layout(without_two, {'class_map': '0 1  3 4 5 6 7 8 9'}, 53),
-}
-
-
-def laid_out(layout: Layout, folder: Path) -> DataSpec:
-    asked = dict(layout.asked)
-    if 'class_map' in asked:
-        path = folder / 'classes.txt'
-        path.write_text(asked['class_map'].replace(' ', '\n') + '\n')
-        asked['class_map'] = path
-    return DataSpec(root=layout.make(folder / 'digits'), **asked)
-
-
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_validate_and_leaderboard_agree_with_timm_in_every_layout_that_timm_reads(name, tmp_path):
     layout = LAYOUTS[name]
@@ -126,8 +50,11 @@ def test_validate_and_leaderboard_agree_with_timm_in_every_layout_that_timm_read
     result = counted(spec)
     assert (result.top1, result.num_images) == (100, min(60, layout.images_of_timm))
     assert timms(spec) == (100, layout.images_of_timm)
-    keys = {'input_key': spec.input_key, 'class_map': spec.class_map}
-    lines = ''.join(f', {key}: "{value}"' for key, value in keys.items() if value is not None)
+    lines = ''.join(
+        f", {key}: '{getattr(spec, key)}'"
+        for key in ('dataset', 'split', 'input_key', 'class_map')
+        if getattr(spec, key)
+    )
     text = f'version: 1\nmodels: [{MODEL}]\ndata: {{name: digits{lines}}}\naccuracy: {{device: cpu, workers: 0}}\n'
     board = run_leaderboard(parse_suite(text, tmp_path / 'suite.yaml'), tmp_path / 'run', spec.root)
     assert board is not None
@@ -139,9 +66,12 @@ def timms(spec: DataSpec) -> tuple[float, int]:
     """Top-1 and number of images as timm's script counts them."""
     model = timm.create_model(MODEL, pretrained=True).eval()
     dataset = create_dataset(
-        '', root=str(spec.root), split='validation', input_key=None if spec.root.suffix else spec.input_key,
+        spec.dataset,
+        root=str(spec.root),
+        split=spec.split,
+        input_key=spec.input_key,
         class_map=str(spec.class_map or ''),
-    )  # fmt: skip
+    )
     config = resolve_data_config({}, model=model, use_test_size=True)
     loader = create_loader(dataset, config['input_size'], 60, num_workers=0, device=torch.device('cpu'), **{
         key: config[key] for key in ('mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
@@ -158,9 +88,8 @@ def timms(spec: DataSpec) -> tuple[float, int]:
 def test_images_and_labels_are_those_of_timms_reader_in_its_order(name, tmp_path):
     spec = laid_out(LAYOUTS[name], tmp_path)
     reader = create_dataset(
-        '', root=str(spec.root), split='validation', input_key=None if spec.root.suffix else spec.input_key,
-        class_map=str(spec.class_map or ''),
-    ).reader  # fmt: skip
+        '', root=str(spec.root), split='validation', input_key=spec.input_key, class_map=str(spec.class_map or '')
+    ).reader
     images = open_data(spec).images
     assert images.names() == reader.filenames()
     labels = [int(label) for label in (reader.targets if spec.root.suffix else [label for _, label in reader.samples])]
