@@ -42,7 +42,9 @@ def _registered_cfg(spec: ModelSpec) -> dict[str, Any]:
         if spec.name.startswith(_HUB):
             return dict(load_model_config_from_hf(spec.name.partition(':')[2])[0] or {})
     except Exception as error:
-        raise InputError(f'{spec.name}: its config cannot be read: {one_line(error)}') from error
+        # It is timm that reads it, here and where it builds the network.
+        remedy = '; save config.json without a byte-order mark' if 'BOM' in str(error) else ''
+        raise InputError(f'{spec.name}: its config cannot be read: {one_line(error)}{remedy}') from error
     cfg = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name) else None
     return cfg.to_dict() if cfg is not None else {}
 

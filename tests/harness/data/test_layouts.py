@@ -10,6 +10,7 @@ from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.models import save_for_hf
 from timm.utils import accuracy
 
+import eca_zoo
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.evaluation import evaluate
@@ -118,6 +119,20 @@ def test_the_first_folder_in_a_tar_is_the_class_with_the_same_flag(tmp_path, cap
     assert '100.0000' in capsys.readouterr().out
     assert main(command) == 2
     assert '0/cam0 and 1/cam0 have one name' in capsys.readouterr().err
+
+
+def test_the_level_of_classes_is_a_key_of_suites_and_a_keyword_in_python(tmp_path):
+    root = write_named(tmp_path / 'nested', lambda index, label: f'{label}/cam{index % 3}/{index:04d}.png')
+    text = 'version: 1\nmodels: [{}]\ndata: {{name: digits, class_level: {}}}\naccuracy: {{device: cpu, workers: 0}}\n'
+    suite = parse_suite(text.format(MODEL, 'top'), tmp_path / 'suite.yaml')
+    board = run_leaderboard(suite, tmp_path / 'run', root)
+    assert board is not None
+    assert board.table['top1'].tolist() == [100]
+    assert eca_zoo.evaluate(MODEL, root, class_level='top', device='cpu', workers=0)['top1'].tolist() == [100]
+    with pytest.raises(InputError, match=r"suite.yaml: data.class_level: Invalid enum value 'first'"):
+        parse_suite(text.format(MODEL, 'first'), tmp_path / 'suite.yaml')
+    with pytest.raises(InputError, match="class_level: Invalid enum value 'first'"):
+        eca_zoo.evaluate(MODEL, root, class_level='first')
 
 
 def test_a_folder_of_images_in_a_class_folder_is_named_as_a_class_of_its_own(tmp_path):
@@ -246,6 +261,14 @@ def named(tmp_path_factory):
 def test_names_that_a_models_config_gives_to_its_classes_map_by_name(tmp_path, named):
     root = write_folder(tmp_path / 'digits', names=WORDS)
     assert figures(DataSpec(root=root), named) == (100, 60)
+
+
+def test_a_byte_order_mark_in_a_models_config_is_named(tmp_path, named):
+    folder = shutil.copytree(named.removeprefix('local-dir:'), tmp_path / 'marked')
+    (folder / 'config.json').write_bytes(b'\xef\xbb\xbf' + (folder / 'config.json').read_bytes())
+    [result] = evaluate([ModelSpec(f'local-dir:{folder}')], DataSpec(root=plain(tmp_path / 'digits')), QUICK)
+    assert result.error.startswith(f'local-dir:{folder}: its config cannot be read: Unexpected UTF-8 BOM')
+    assert result.error.endswith('; save config.json without a byte-order mark')
 
 
 def test_names_of_a_part_of_a_models_classes_map_by_name_with_a_warning(tmp_path, named, caplog):
