@@ -158,6 +158,7 @@ def _add_running(group: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help='memory format of parameters and input (default: on the CPU and CUDA)',
     )
+    group.add_argument('--fuse', action='store_true', help='run the form for inference: batch norms folded')
     compilers = group.add_mutually_exclusive_group()
     compilers.add_argument('--torchscript', action='store_true', help='torch.jit.script')
     compilers.add_argument(
@@ -268,6 +269,7 @@ def _settings(args: argparse.Namespace) -> 'EvalSettings':
         torchscript=args.torchscript,
         global_pool=args.gp,
         reparameterize=args.reparam,
+        fuse=args.fuse,
         use_ema=args.use_ema,
         normalize_in_workers=args.no_prefetcher,
         pin_memory=args.pin_mem,

@@ -19,7 +19,7 @@ from eca_zoo.models.fold_norms import can_fold, folded, rest_of
 _WIDEST_EARLY_GATE = 256
 
 
-class Gate(nn.Module):
+class FilterGate(nn.Module):
     """The factors by which an ``EcaLayer`` scales the channels of its input."""
 
     def __init__(self, eca: EcaLayer) -> None:
@@ -32,52 +32,35 @@ class Gate(nn.Module):
 
 
 class OneTapGate(nn.Module):
-    """A ``Gate`` whose filter has one tap: a factor for all channels."""
+    """A ``FilterGate`` whose filter has one tap: a factor for all channels."""
 
     def __init__(self, eca: EcaLayer) -> None:
         super().__init__()
-        self.tap = nn.Parameter(eca.conv.weight.detach().reshape(()), requires_grad=False)
+        self.tap = _constant(eca.conv.weight.reshape(()), eca.conv.weight.dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Gate (N, C, 1, 1) for ``x`` (N, C, H, W)."""
         return (x.mean((2, 3), keepdim=True) * self.tap).sigmoid()
 
 
-class GatedConv(nn.Module):
-    """A convolution, and the ECA gate of its output."""
-
-    def __init__(self, conv: nn.Conv2d, eca: EcaLayer) -> None:
-        super().__init__()
-        self.conv = conv
-        self.gate = OneTapGate(eca) if eca.conv.kernel_size == (1,) else Gate(eca)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output (N, C', H', W') for ``x`` (N, C, H, W), and its gate (N, C', 1, 1)."""
-        x = self.conv(x)
-        return x, self.gate(x)
-
-
-class EarlyGatedConv(nn.Module):
-    """A convolution of each pixel, and the ECA gate of its output from the means of its input, which are fewer.
+class EarlyGate(nn.Module):
+    """The gate of what a convolution of each pixel puts out, from the means of its input, which are fewer.
 
     The convolution with its norm and the gate's filter are affine, so they commute with the mean over the pixels: with
     the weight W, the bias b and the filter as a banded matrix F, the gate is sigmoid(F W mean(x) + F b).
     """
 
-    def __init__(self, conv: nn.Conv2d, eca: EcaLayer) -> None:
+    def __init__(self, eca: EcaLayer, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = conv
-        weight = conv.weight.detach().double().flatten(1)
-        band = _band(eca.conv.weight.detach().double().flatten(), conv.out_channels)
-        self.gate = nn.Linear(conv.in_channels, conv.out_channels, device='meta')
-        self.gate.weight = _constant(band @ weight, conv.weight.dtype)
         assert conv.bias is not None
-        self.gate.bias = _constant(band @ conv.bias.detach().double(), conv.weight.dtype)
+        band = _band(eca.conv.weight.detach().double().flatten(), conv.out_channels)
+        self.linear = nn.Linear(conv.in_channels, conv.out_channels, device='meta')
+        self.linear.weight = _constant(band @ conv.weight.double().flatten(1), conv.weight.dtype)
+        self.linear.bias = _constant(band @ conv.bias.double(), conv.weight.dtype)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output (N, C', H, W) for ``x`` (N, C, H, W), and its gate (N, C', 1, 1)."""
-        gate = self.gate(x.mean((2, 3))).sigmoid()
-        return self.conv(x), gate.unsqueeze(-1).unsqueeze(-1)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Gate (N, C', 1, 1) of the convolution's output for its input ``x`` (N, C, H, W)."""
+        return self.linear(x.mean((2, 3))).sigmoid().unsqueeze(-1).unsqueeze(-1)
 
 
 def _band(taps: torch.Tensor, channels: int) -> torch.Tensor:
@@ -106,13 +89,15 @@ class FastBasicBlock(nn.Module):
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
         self.conv1, self.act1 = folded(block.conv1, block.bn1), block.act1
-        self.conv2 = GatedConv(folded(block.conv2, block.bn2), block.se)
-        self.act2 = block.act2
+        self.conv2, self.act2 = folded(block.conv2, block.bn2), block.act2
+        self.gate = FilterGate(block.se)
         self.downsample = block.downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
-        x, gate = self.conv2(self.act1(self.conv1(x)))
+        x = self.act1(self.conv1(x))
+        x = self.conv2(x)
+        gate = self.gate(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         return self.act2(_scaled_sum_(x, gate, shortcut))
@@ -125,15 +110,21 @@ class FastBottleneck(nn.Module):
         super().__init__()
         self.conv1, self.act1 = folded(block.conv1, block.bn1), block.act1
         self.conv2, self.act2 = folded(block.conv2, block.bn2), block.act2
-        gated_conv = EarlyGatedConv if block.conv3.in_channels <= _WIDEST_EARLY_GATE else GatedConv
-        self.conv3 = gated_conv(folded(block.conv3, block.bn3), block.se)
-        self.act3 = block.act3
+        self.conv3, self.act3 = folded(block.conv3, block.bn3), block.act3
+        self.has_early_gate = self.conv3.in_channels <= _WIDEST_EARLY_GATE
+        self.gate = EarlyGate(block.se, self.conv3) if self.has_early_gate else FilterGate(block.se)
         self.downsample = block.downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
         x = self.act1(self.conv1(x))
-        x, gate = self.conv3(self.act2(self.conv2(x)))
+        x = self.act2(self.conv2(x))
+        if self.has_early_gate:
+            gate = self.gate(x)
+            x = self.conv3(x)
+        else:
+            x = self.conv3(x)
+            gate = self.gate(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         return self.act3(_scaled_sum_(x, gate, shortcut))
@@ -146,12 +137,14 @@ class FastInvertedResidual(nn.Module):
         super().__init__()
         *inner, (conv, norm) = _pairs(block)
         self.inner = nn.Sequential(*(layer for pair in inner for layer in (folded(*pair), rest_of(pair[1]))))
-        self.last = GatedConv(folded(conv, norm), norm.act)
+        self.conv = folded(conv, norm)
+        self.gate = OneTapGate(norm.act) if norm.act.conv.kernel_size == (1,) else FilterGate(norm.act)
         self.has_skip = block.has_skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
-        x, gate = self.last(self.inner(x))
+        x = self.conv(self.inner(x))
+        gate = self.gate(x)
         return _scaled_sum_(x, gate, shortcut) if self.has_skip else x.mul_(gate)
 
 

@@ -29,7 +29,7 @@ def folded(conv: Any, norm: Any) -> Any:
         for tensor in (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
     fused: Any = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)  # type: ignore[arg-type]
-    result = copy.deepcopy(conv)
+    result = copy.deepcopy(conv, {id(tensor): tensor for tensor in conv.parameters()})  # which are replaced
     result.weight, result.bias = (
         nn.Parameter(tensor.detach().to(conv.weight.dtype), requires_grad=False) for tensor in fused
     )

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_leaves
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, one_line
 from eca_zoo.models.fast_blocks import fast_form, has_fast_form
 from eca_zoo.models.fold_norms import StepTracer, fold_norms
 
@@ -53,12 +53,12 @@ def optimize_for_inference(model: nn.Module, input_size: tuple[int, int, int] | 
     dtype, device = _placement(model)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _plain_numbers():
         reference = _copied(model, torch.float64 if dtype == torch.float64 else torch.float32)
-        form = copy.deepcopy(reference).requires_grad_(False)
+        shared = {id(tensor): tensor for tensor in [*reference.parameters(), *reference.buffers()]}
+        form = copy.deepcopy(reference, shared).requires_grad_(False).eval()
         _make_fast(form)
         _check_equal(reference, form, input_size or _default_input_size(model))
-        del reference
     setattr(form, _MARK, True)
-    return form.to(device, dtype)
+    return form.eval().to(device, dtype)
 
 
 def _refuse_what_a_copy_would_lose(model: Any) -> None:
@@ -114,9 +114,10 @@ def _plain_numbers() -> Iterator[None]:
 
 def _copied(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     try:
-        return copy.deepcopy(model).to('cpu', dtype)
+        # Copies of torchvision's feature extractors are in training mode.
+        return copy.deepcopy(model).to('cpu', dtype).eval()
     except Exception as error:
-        raise InputError(f'the network cannot be copied: {_one_line(error)}') from error
+        raise InputError(f'the network cannot be copied: {one_line(error)}') from error
 
 
 def _make_fast(network: nn.Module) -> None:
@@ -149,7 +150,7 @@ def _traced(network: nn.Module, tracer: fx.Tracer) -> fx.Graph:
         return tracer.trace(network)
     except Exception as error:
         raise InputError(
-            f'the network cannot be traced by torch.fx, so nothing is folded in it; use it as it is: {_one_line(error)}'
+            f'the network cannot be traced by torch.fx, so nothing is folded in it; use it as it is: {one_line(error)}'
         ) from error
 
 
@@ -172,7 +173,7 @@ def _check_equal(reference: nn.Module, form: nn.Module, input_size: tuple[int, i
     except Exception as error:
         raise InputError(
             f'the network cannot be run on images of {"x".join(map(str, input_size))}; name a size that it takes: '
-            f'input_size=(channels, height, width): {_one_line(error)}'
+            f'input_size=(channels, height, width): {one_line(error)}'
         ) from error
     for ours, theirs in zip(tree_leaves(form(images)), expected, strict=True):
         deviation = _relative_error(ours, theirs)
@@ -186,7 +187,3 @@ def _check_equal(reference: nn.Module, form: nn.Module, input_size: tuple[int, i
 def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     difference, size = float((actual - expected).norm()), float(expected.norm())
     return difference / size if size else difference
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(f'{type(error).__name__}: {error}'.split())[:200]

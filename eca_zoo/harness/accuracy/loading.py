@@ -17,6 +17,7 @@ from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.accuracy.input_plan import InputPlan
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.machine.devices import parameter_dtype
+from eca_zoo.harness.networks.building import fused
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import pretrained_cfg, weights_sha256
 from eca_zoo.harness.networks.user_checkpoint import fill, head_classes, read_checkpoint
@@ -59,7 +60,10 @@ def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Lo
     if settings.reparameterize:
         module = timm.utils.reparameterize_model(module)
     params = sum(parameter.numel() for parameter in module.parameters())
-    return LoadedNetwork(_placed(module.eval(), settings, plan), num_classes, params, sha256)
+    module.eval()
+    if settings.fuse:
+        module = fused(module, plan.pixels.input_size, spec.title)
+    return LoadedNetwork(_placed(module, settings, plan), num_classes, params, sha256)
 
 
 def _built(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Any:

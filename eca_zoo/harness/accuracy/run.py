@@ -314,6 +314,7 @@ class AccuracyRun:
             batch_size=member.chunk,
             skipped=bad,
             checkpoint=spec.checkpoint,
+            fuse=self.settings.fuse,
             error=error,
             exit_code=1 if error else 0,
             **_transform_columns(member.plan),

@@ -7,6 +7,9 @@ from typing import Any
 import timm
 from torch import nn
 
+from eca_zoo.errors import InputError
+from eca_zoo.models.inference_form import optimize_for_inference
+
 
 def create_network(
     name: str, img_size: int | None = None, model_kwargs: dict[str, Any] | None = None, pretrained: bool = False
@@ -32,6 +35,18 @@ def input_channels(model: nn.Module, default: int) -> int:
     """Channels of the images that a built network takes; ``default`` where timm has not noted them."""
     channels = getattr(model, 'in_chans', None)
     return channels if isinstance(channels, int) else default
+
+
+def fused(model: nn.Module, input_size: tuple[int, int, int], title: str) -> nn.Module:
+    """The form of ``model`` for inference, see ``eca_zoo.optimize_for_inference``; ``title`` is for the error.
+
+    Raises:
+        InputError: the network has no such form.
+    """
+    try:
+        return optimize_for_inference(model, input_size)
+    except InputError as error:
+        raise InputError(f'{title}: {error} (leave out fuse)') from error
 
 
 @contextlib.contextmanager

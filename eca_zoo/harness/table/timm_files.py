@@ -57,7 +57,7 @@ def _benchmark_name(row: Mapping[Any, Any]) -> str:
     layout = 'nhwc' if row['memory_format'] == 'channels_last' else 'nchw'
     extras = [row['backend']] if row['backend'] != 'torch' else []
     extras += ['dynamo'] if not pd.isna(row['compile']) and row['compile'] != 'none' else []
-    extras += ['fused'] if row['fused'] == 'yes' else []
+    extras += ['fused'] if row['fused'] in ('yes', 'throughput') else []
     device = str(row['device']).split(':')[0]
     return (
         f'{"-".join(_file_part(part) for part in ["benchmark-infer", row["precision"], layout, device, *extras])}.csv'
