@@ -1,4 +1,4 @@
-"""Where the package finds the data files that travel with it: manifest, suites, recipes, reference tables, checkpoints."""
+"""Where the package finds the data files that travel with it: manifest, suites, recipes, tables, checkpoints."""
 
 from pathlib import Path
 

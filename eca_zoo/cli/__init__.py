@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eca_zoo.cli import benchmark, export, leaderboard, validate, weights
+from eca_zoo.cli import benchmark, export, leaderboard, train, validate, weights
 from eca_zoo.errors import EcaZooError
 
 _INTERRUPTED = 130
@@ -21,14 +21,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
     parser = argparse.ArgumentParser(
         prog='eca-zoo',
-        description='ECA-Net for timm: verified weights, validation and benchmarks.',
+        description='ECA-Net for timm: verified weights, training, validation and benchmarks.',
     )
     parser.add_argument('--version', action='store_true', help='print the version and exit')
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, benchmark, leaderboard, export):
+    for module in (weights, validate, benchmark, leaderboard, train, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 

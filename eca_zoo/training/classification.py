@@ -22,8 +22,8 @@ from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.networks.building import input_channels
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.signals import StopRequest
-from eca_zoo.training.pixels import ImageBatch, ImageReader, TrainingTransform
-from eca_zoo.training.recipe import Recipe
+from eca_zoo.training.data.pixels import ImageBatch, ImageReader, TrainingTransform
+from eca_zoo.training.recipes.recipe import Recipe
 from eca_zoo.training.task import Task
 
 

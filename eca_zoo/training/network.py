@@ -12,8 +12,8 @@ from torch import nn
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.networks.building import create_network
-from eca_zoo.training.order import random_state_kept, seed_all
-from eca_zoo.training.recipe import Recipe
+from eca_zoo.training.data.order import random_state_kept, seed_all
+from eca_zoo.training.recipes.recipe import Recipe
 
 _CLASSIFIER_DEVIATION = 0.01
 

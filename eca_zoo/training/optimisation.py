@@ -11,7 +11,7 @@ from timm.utils import dispatch_clip_grad
 from torch import nn
 
 from eca_zoo.errors import InputError, one_line
-from eca_zoo.training.recipe import Recipe
+from eca_zoo.training.recipes.recipe import Recipe
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -112,6 +112,17 @@ def _arguments(recipe: Recipe) -> dict[str, Any]:
         'k_decay': recipe.lr_k_decay,
         'step_on_epochs': not recipe.sched_on_updates,
     }
+
+
+def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give what the optimiser keeps of each parameter the parameter's memory format, which a file does not hold.
+
+    A sum over a tensor depends on the order of its elements in memory.
+    """
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def clip_gradients(network: nn.Module, recipe: Recipe) -> None:

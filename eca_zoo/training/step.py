@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eca_zoo.harness.machine.devices import autocast
 from eca_zoo.harness.machine.processes import Processes
+from eca_zoo.training.data.order import seed_step
 from eca_zoo.training.optimisation import clip_gradients
-from eca_zoo.training.order import seed_step
-from eca_zoo.training.recipe import Recipe
+from eca_zoo.training.recipes.recipe import Recipe
 from eca_zoo.training.task import Task
 
 

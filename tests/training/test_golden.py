@@ -12,7 +12,7 @@ from torch import nn
 from eca_zoo.models import list_architectures
 from eca_zoo.training.network import build_network
 from eca_zoo.training.optimisation import LearningRate, make_optimizer
-from eca_zoo.training.recipes import read_recipe
+from eca_zoo.training.recipes.reading import read_recipe
 from eca_zoo.training.step import Stepper
 from eca_zoo.training.task import Task
 from tests.training.reference_training import SETTINGS, batches, start

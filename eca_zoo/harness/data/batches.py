@@ -202,7 +202,7 @@ def make_loader(
         sampler=None if images.is_stream else list(blocks),
         num_workers=num_workers,
         collate_fn=_unchanged,
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=prepare_worker,
         pin_memory=pin_memory,
         # Without one, the loader would draw from torch's global random state.
         generator=torch.Generator(),
@@ -213,7 +213,7 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _prepare_worker(worker_id: int) -> None:
+def prepare_worker(worker_id: int) -> None:
     """Leave signals to the main process: it stops its workers after it has saved what they did."""
     assert get_worker_info() is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)

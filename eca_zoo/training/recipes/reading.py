@@ -10,7 +10,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_names, packaged_path
 from eca_zoo.strict_yaml import RecordError, load_yaml, typed_record
-from eca_zoo.training.recipe import ChosenRecipe, Recipe, recipe_keys
+from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe, recipe_keys
 
 VERSION = 1
 _POSITIVE = ('epochs', 'batch_size', 'grad_accum_steps', 'lr_base_size', 'recount', 'lr_cycle_limit')

@@ -62,7 +62,7 @@ class Recipe:
     warmup_prefix: bool = _key(False, SCHEDULE, 'the warm-up comes before the schedule and does not count in it')
     min_lr: float = _key(0.0, SCHEDULE, 'where cosine, tanh, poly, wsd and rsqrt end')
     decay_epochs: Number | None = _key(None, SCHEDULE, 'epochs of a step, or of the last phase of wsd and rsqrt')
-    decay_milestones: tuple[int, ...] = _key((), SCHEDULE, 'epochs at which multistep decays')
+    decay_milestones: tuple[int, ...] = _key((), SCHEDULE, 'first epochs, from 1, with a lower rate of multistep')
     decay_rate: float = _key(0.1, SCHEDULE, 'factor of a decay; the power of poly')
     cooldown_epochs: int = _key(0, SCHEDULE, 'epochs at min_lr after cosine, tanh and poly')
     lr_cycle_mul: float = _key(1.0, SCHEDULE, 'growth of the cycles of cosine, tanh and poly')

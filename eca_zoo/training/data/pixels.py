@@ -16,8 +16,8 @@ from torchvision.transforms import InterpolationMode
 from eca_zoo.errors import RunError, one_line
 from eca_zoo.harness.data.images import BadImage, Images
 from eca_zoo.harness.data.preprocess import stack_channels_last
-from eca_zoo.training.order import seed_sample
-from eca_zoo.training.recipe import Recipe
+from eca_zoo.training.data.order import seed_sample
+from eca_zoo.training.recipes.recipe import Recipe
 
 
 class ImageBatch(NamedTuple):
