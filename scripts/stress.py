@@ -57,7 +57,7 @@ class Run:
         with log.open('ab') as file:
             done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=_ROOT, check=False)
         text = ended.read_text(encoding='ascii') if ended.exists() else ''
-        if text == 'ended':
+        if text.startswith('ended'):
             return None
         if done.returncode != 0 or not text:
             said = log.read_text(encoding='utf-8', errors='replace')[-4000:]

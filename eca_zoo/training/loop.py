@@ -16,7 +16,7 @@ from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gath
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.training.data.loader import StepData, step_data
 from eca_zoo.training.data.order import Schedule, epoch_order
-from eca_zoo.training.meter import Meter
+from eca_zoo.training.meter import Clock, Meter
 from eca_zoo.training.network import set_training_mode
 from eca_zoo.training.optimisation import LearningRate, lay_out_as_parameters, make_optimizer
 from eca_zoo.training.recipes.recipe import Recipe
@@ -132,7 +132,7 @@ class Loop:
         data = self._data(range(self.step, self.epochs * steps_per_epoch))
         while self.epoch < self.epochs:
             set_training_mode(self.task.network, self.recipe)
-            self.meter.started()
+            self.meter.row_clock, self.meter.epoch_clock = Clock(), Clock()
             for step in range(self.step, (self.epoch + 1) * steps_per_epoch):
                 parts, weights = self._next(data)
                 self._lr = self._rate.set(step)
@@ -148,6 +148,7 @@ class Loop:
         return {
             'step': self.step,
             'epoch': self.epoch,
+            'lr': self._lr,
             'best': self.best,
             'bad': [list(image) for image in sorted(self.bad)],
             'meter': self.meter.state(),
@@ -160,7 +161,7 @@ class Loop:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` returned; each tensor gets the memory format that it had."""
-        self.step, self.epoch, self.best = state['step'], state['epoch'], state['best']
+        self.step, self.epoch, self.best, self._lr = (state[name] for name in ('step', 'epoch', 'best', 'lr'))
         self.bad = {BadImage(*image) for image in state['bad']}
         self.meter.restore(state['meter'])
         self.log.restore(state['log'])
@@ -208,8 +209,8 @@ class Loop:
         if logs or due or stop or self._device.type == 'cpu':
             self._check_losses()
         if logs:
-            self._add_row(STEPS, self.meter.row.take())
-            self.meter.started()
+            self._add_row(STEPS, self.meter.row.take(), self.meter.row_clock.timings())
+            self.meter.row_clock = Clock()
         if due or stop:
             self._save()
         if stop:
@@ -237,7 +238,7 @@ class Loop:
             f'--lr, clip with --clip-grad, or look at the images of the step: {", ".join(names)}'
         )
 
-    def _add_row(self, kind: str, loss: float | None, figures: dict[str, Any] | None = None) -> None:
+    def _add_row(self, kind: str, loss: float | None, figures: dict[str, Any]) -> None:
         self.bad.update(image for part in gather(sorted(self.bad)) for image in part)
         self.log.add(
             {
@@ -246,9 +247,8 @@ class Loop:
                 'step': self.step,
                 'lr': self._lr,
                 'loss': None if loss is None else round(loss, 6),
-                **self.meter.timings(),
+                **figures,
                 'memory_mb': _peak_memory_mb(self._device),
-                **(figures or {}),
                 'bad_images': len(self.bad),
             }
         )
@@ -256,7 +256,7 @@ class Loop:
     def _finish_epoch(self) -> None:
         """Validate, keep what is best, log, and save."""
         self._check_losses()
-        number = self.epoch + 1
+        number, timings = self.epoch + 1, self.meter.epoch_clock.timings()
         figures = self._figures() if number % self._settings.val_interval == 0 or number == self.epochs else {}
         ema = self.stepper.ema
         network: Any = self.task.network if ema is None else ema.module
@@ -264,7 +264,7 @@ class Loop:
         if value is not None and (not self.best or value > self.best['value']):
             self.best = {'epoch': number, 'value': value, **figures}
             self._on_main(lambda: self._keeper.best(network, self.best))
-        self._add_row(EPOCH, self.meter.epoch.take(), figures)
+        self._add_row(EPOCH, self.meter.epoch.take(), timings | figures)
         self._on_main(lambda: self._keeper.epoch(network, number))
         self.epoch = number
         _logger.info('epoch %d of %d: %s', number, self.epochs, self._summary())
@@ -310,7 +310,7 @@ class Loop:
 
     def _show(self, now: float) -> None:
         steps = self.schedule.steps_per_epoch
-        within, rate = self.step - self.epoch * steps, self.meter.timings()['images_per_sec']
+        within, rate = self.step - self.epoch * steps, self.meter.epoch_clock.timings()['images_per_sec'] or 0.0
         if self._progress is not None and now - self._shown_at >= _SHOW_EVERY:
             self._shown_at = now
             images = min(within * self.schedule.batch_size, self.schedule.count)

@@ -15,15 +15,12 @@ class Meter:
     def __init__(self) -> None:
         self._pending: list[tuple[int, int, torch.Tensor]] = []
         self.row, self.epoch = Mean(), Mean()
-        self.started()
-
-    def started(self) -> None:
-        """Begin to measure the time of a row."""
-        self._since, self._waited, self._images = time.monotonic(), 0.0, 0
+        self.row_clock, self.epoch_clock = Clock(), Clock()
 
     def waited(self, seconds: float) -> None:
         """Note that a step waited for its images."""
-        self._waited += seconds
+        self.row_clock.waited += seconds
+        self.epoch_clock.waited += seconds
 
     def add(self, step: int, images: int, loss: torch.Tensor) -> None:
         """Note a step.
@@ -34,7 +31,8 @@ class Meter:
             loss: this process's part of the mean loss, on the device.
         """
         self._pending.append((step, images, loss))
-        self._images += images
+        self.row_clock.images += images
+        self.epoch_clock.images += images
 
     def flush(self) -> int | None:
         """Take the losses from the device and add them up in the order of the steps and processes.
@@ -57,11 +55,6 @@ class Meter:
             self.epoch.add(loss, images)
         self._pending.clear()
         return bad
-
-    def timings(self) -> dict[str, Any]:
-        """Rate of the row so far, over all processes."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        return {'images_per_sec': round(self._images / seconds, 1), 'data_time': round(self._waited / seconds, 3)}
 
     def state(self) -> dict[str, Any]:
         """What a state keeps of it."""
@@ -88,3 +81,23 @@ class Mean:
         value = self.total / self.images if self.images else None
         self.total, self.images = 0.0, 0
         return value
+
+
+class Clock:
+    """Images and time since it was made.
+
+    Attributes:
+        images: over all processes.
+        waited: seconds in which steps waited for images.
+    """
+
+    def __init__(self) -> None:
+        self.images, self.waited = 0, 0.0
+        self._since = time.monotonic()
+
+    def timings(self) -> dict[str, Any]:
+        """Images a second, and the share of the time in which steps waited; None where there were none."""
+        if not self.images:
+            return {'images_per_sec': None, 'data_time': None}
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        return {'images_per_sec': round(self.images / seconds, 1), 'data_time': round(self.waited / seconds, 3)}
