@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import gc
 import logging
 import sys
 import types
@@ -148,6 +149,8 @@ def _run(args: argparse.Namespace) -> int:
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
+    # What was imported stays: neither each validation nor the processes that decode images need to look at it again.
+    gc.freeze()
     # A line a minute and one an epoch, beside or in the place of the bar.
     logging.getLogger('eca_zoo.training').setLevel(logging.INFO)
     overrides = {name: getattr(args, name) for name in recipe_keys() if name not in _ELSEWHERE and hasattr(args, name)}
