@@ -122,14 +122,15 @@ class RunFolder(Keeper):
         self._changes.append({'step': state['loop']['step'], 'changes': different})
 
     def save(self, loop: Loop) -> None:
-        last = write_weights(self.path / 'last.safetensors', loop.task.network.state_dict())
-        ema = loop.stepper.ema
-        averaged = None if ema is None else write_weights(self.path / 'last.ema.safetensors', ema.module.state_dict())
-        facts = {
-            'identity': self._identity, 'changes': self._changes, 'last_sha256': last, 'ema_sha256': averaged,
-            'loop': loop.state(),
-        }  # fmt: skip
+        facts = {'identity': self._identity, 'changes': self._changes, 'loop': loop.state()}
+        # The state comes first: a run that ends between the two goes on from it, and writes the other anew.
         self._states.save(loop.step, loop.epoch, facts)
+        self._write_last(loop)
+
+    def _write_last(self, loop: Loop) -> None:
+        write_weights(self.path / 'last.safetensors', loop.task.network.state_dict())
+        if loop.stepper.ema is not None:
+            write_weights(self.path / 'last.ema.safetensors', loop.stepper.ema.module.state_dict())
 
     def best(self, network: torch.nn.Module, figures: dict[str, Any]) -> None:
         figures['sha256'] = write_weights(self.path / 'best.safetensors', network.state_dict())
@@ -166,7 +167,7 @@ class RunFolder(Keeper):
         Raises:
             StorageError: one cannot be written.
         """
-        write_weights(self.path / 'last.safetensors', loop.task.network.state_dict())
+        self._write_last(loop)
         write_curves(self.path / 'curves.svg', loop.log.rows, title)
         names = ('last.safetensors', 'last.ema.safetensors', 'best.safetensors', 'log.csv', 'curves.svg', 'run.json')
         return [self.path / name for name in names if (self.path / name).exists()]
