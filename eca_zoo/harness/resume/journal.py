@@ -8,7 +8,7 @@ written. Lines are only ever added: reading is adding up.
 import json
 import logging
 import os
-import shutil
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +24,8 @@ _logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _PREDICTIONS = 'predictions'
+_JOURNAL = re.compile(r'journal-\d{5,}\.jsonl')
+_PREDICTION = re.compile(r'\d{5,}-[0-9a-f]{32}\.pt')
 _SHOWN = 3
 
 
@@ -160,12 +162,18 @@ class RunDirectory:
         return folder
 
     def _clear(self) -> None:
-        for file in self._journals():
+        """Remove what runs have written; a folder that somebody else uses too keeps the rest."""
+        folder = self.path / _PREDICTIONS
+        predictions = folder.glob('*.pt') if folder.is_dir() else ()
+        for file in [*self._journals(), *(path for path in predictions if _PREDICTION.fullmatch(path.name))]:
             file.unlink()
-        shutil.rmtree(self.path / _PREDICTIONS, ignore_errors=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            pass
 
     def _journals(self) -> list[Path]:
-        return sorted(self.path.glob('journal-*.jsonl'))
+        return sorted(path for path in self.path.glob('journal-*.jsonl') if _JOURNAL.fullmatch(path.name))
 
     def _open(self) -> None:
         path = self.path / f'journal-{self._rank:05d}.jsonl'
