@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the code: the columns, the kinds of data sets, the suites.
+"""Write what the documentation takes from the code: the columns, the kinds of data sets, the networks.
 
 python scripts/generate_docs.py [--check]
 
@@ -13,9 +13,14 @@ from pathlib import Path
 
 from eca_zoo.harness.data.kinds import kinds_as_markdown
 from eca_zoo.harness.table.columns import columns_as_markdown
+from eca_zoo.models.documentation import networks_as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-MAKERS: dict[str, Callable[[], str]] = {'columns': columns_as_markdown, 'kinds': kinds_as_markdown}
+MAKERS: dict[str, Callable[[], str]] = {
+    'columns': columns_as_markdown,
+    'kinds': kinds_as_markdown,
+    'networks': networks_as_markdown,
+}
 _BLOCK = re.compile(r'(<!-- made by make docs: (\w+) -->\n).*?(\n<!-- end -->)', re.DOTALL)
 
 

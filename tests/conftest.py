@@ -1,11 +1,14 @@
-"""What holds for every test: a home for checkpoints that is not the user's, examples that are no matter of luck.
+"""What holds for every test: a home for checkpoints that is not the user's, and nothing that is a matter of luck.
 
 With several workers of pytest-xdist, each has a home of its own and its share of the processors.
 """
 
 import os
+import random
+import sys
 import tempfile
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Before eca_zoo is imported, which reads the local manifest.
@@ -21,6 +24,15 @@ settings.register_profile(
     'tests', deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile('tests')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin every test, and the fixtures that it is the first to use, with one random state whatever ran before."""
+    random.seed(0)
+    for name, function in (('numpy.random', 'seed'), ('torch', 'manual_seed')):
+        if name in sys.modules:
+            getattr(sys.modules[name], function)(0)
 
 
 def pytest_unconfigure() -> None:

@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 
 import torch
-from timm.models.resnet import Bottleneck
 
 from eca_zoo.harness.machine.environment import processor_name
 from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -20,8 +19,6 @@ from eca_zoo.harness.speed.settings import ThroughputSettings
 BASELINE = ModelSpec('resnet50')
 NETWORKS = (
     ModelSpec('eca_resnet50'),
-    # timm's block reads its output once to pool it and once to scale it.
-    ModelSpec('eca_resnet50', model_kwargs={'block': Bottleneck}, label='eca_resnet50, plain block'),
     ModelSpec('seresnet50'),
 )
 CONFIGURATIONS = {
@@ -29,8 +26,11 @@ CONFIGURATIONS = {
     'torch, channels-last': {'channels_last': True},
     'torch, channels-last, fused': {'channels_last': True, 'fuse': True},
     'torch, inductor': {'compile': 'inductor'},
+    'torch, inductor, fused': {'compile': 'inductor', 'fuse': True},
     'onnxruntime': {'backend': 'onnxruntime'},
+    'onnxruntime, fused': {'backend': 'onnxruntime', 'fuse': True},
     'openvino': {'backend': 'openvino'},
+    'openvino, fused': {'backend': 'openvino', 'fuse': True},
 }
 
 

@@ -58,19 +58,10 @@ def build_network(
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=dict(overlay))
     name = f'{variant}.{cfg.tag}'
     entry = load_manifest().models.get(name) if _is_from_manifest(cfg, name) else None
-    trained_sizes = entry.kernel_sizes if entry else None
-    if kernel_sizes is None:
-        kernel_sizes = trained_sizes or architecture.kernel_sizes
-    if isinstance(kernel_sizes, list):
-        kernel_sizes = tuple(kernel_sizes)
+    sizes = _choose_kernel_sizes(kernel_sizes, architecture, name, entry, pretrained)
     rename_key = architecture.family.rename_key
-    make = functools.partial(_make_renaming, make_network, rename_key, kernel_sizes=kernel_sizes)
+    make = functools.partial(_make_renaming, make_network, rename_key, kernel_sizes=sizes)
     if pretrained and entry is not None:
-        if trained_sizes is not None and kernel_sizes != trained_sizes:
-            raise InputError(
-                f'{name} was trained with kernel_sizes {trained_sizes}, not {kernel_sizes}: '
-                'leave kernel_sizes out, or build with pretrained=False'
-            )
         make = functools.partial(_make_pretrained, make, init_layer, name, entry, cfg)
         pretrained = False
     arguments = {'pretrained_filter_fn': lambda state, model: rename_keys(state, rename_key), **architecture.arguments}
@@ -82,6 +73,22 @@ def build_network(
         pretrained_cfg_overlay=dict(overlay),
         **{**arguments, **kwargs},
     )
+
+
+def _choose_kernel_sizes(
+    asked_for: Any, architecture: Architecture, name: str, entry: Entry | None, pretrained: bool
+) -> Any:
+    """What the caller asked for, else those of the checkpoint ``name``, else those of the architecture."""
+    trained = entry.kernel_sizes if entry is not None else None
+    if asked_for is None:
+        return trained or architecture.kernel_sizes
+    sizes = tuple(asked_for) if isinstance(asked_for, list) else asked_for
+    if pretrained and trained is not None and sizes != trained:
+        raise InputError(
+            f'{name} was trained with kernel_sizes {trained}, not {sizes}: '
+            'leave kernel_sizes out, or build with pretrained=False'
+        )
+    return sizes
 
 
 def _make_renaming(

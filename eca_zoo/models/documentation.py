@@ -9,13 +9,13 @@ from eca_zoo.weights.manifest import Entry, packaged_manifest
 
 _HEADER = (
     '| model | default tag | kernel sizes | parameters | plain counterpart | reported top-1 / top-5 | weights |\n'
-    '|---|---|---|---|---|---|---|\n'
+    '|---|---|---|---|---|---|---|'
 )
 
 
 def networks_as_markdown() -> str:
     """The table of the networks in README.md; what this machine has fetched or converted does not count."""
-    return _HEADER + ''.join(_row(architecture) for architecture in list_architectures())
+    return '\n'.join([_HEADER, *(_row(architecture) for architecture in list_architectures())])
 
 
 def _row(architecture: Architecture) -> str:
@@ -34,7 +34,7 @@ def _row(architecture: Architecture) -> str:
         f'{entry.reported.top1:.2f} / {entry.reported.top5:.2f}' if entry and entry.reported else '-',
         _weights(entry),
     ]
-    return f'| {" | ".join(cells)} |\n'
+    return f'| {" | ".join(cells)} |'
 
 
 def _weights(entry: Entry | None) -> str:

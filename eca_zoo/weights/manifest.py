@@ -109,7 +109,7 @@ class HubSource(Strict, frozen=True):
 class Source(Strict, frozen=True):
     """One place to get a checkpoint from: exactly one of the four keys.
 
-    ``package``: a path under the package's data folder. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
+    ``package``: a path under ``eca_zoo/packaged``. ``file``: a path under ``ECA_ZOO_HOME``. ``url``: an https,
     http or file URL. ``hub``: a file on the Hugging Face Hub.
     """
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,19 @@ def suite_file(tmp_path):
     return path
 
 
+@pytest.fixture(scope='module')
+def first(digits, tmp_path_factory):
+    """The folder of a run of the suite from beginning to end, and what the run returned."""
+    out = tmp_path_factory.mktemp('first') / 'run'
+    return out, run_leaderboard(suite(), out, digits, command_line=['eca-zoo', 'x'])
+
+
+@pytest.fixture
+def finished(first, tmp_path):
+    """The folder of a finished run."""
+    return shutil.copytree(first[0], tmp_path / 'finished')
+
+
 def suite(text=SUITE):
     return parse_suite(text, Path('mine.yaml'))
 
@@ -71,9 +85,9 @@ def command(*arguments):
     return [sys.executable, *map(str, arguments)]
 
 
-def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
-    result = run_leaderboard(suite(), tmp_path / 'run', digits, command_line=['eca-zoo', 'x'])
-    eca, plain = table(tmp_path / 'run')
+def test_a_run_writes_the_table_and_its_environment(first):
+    out, result = first
+    eca, plain = table(out)
     assert list(eca) == NAMES
     assert (eca['model'], eca['dataset'], eca['num_images'], eca['img_size']) == (
         'test_eca_resnet.digits', 'digits', str(IMAGES), '32',
@@ -86,7 +100,7 @@ def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
     assert (plain['model'], plain['top1'], plain['relative_throughput'], plain['error']) == (
         'test_resnet', '', '1.000', '',
     )  # fmt: skip
-    environment = json.loads((tmp_path / 'run' / 'environment.json').read_text())
+    environment = json.loads((out / 'environment.json').read_text())
     assert environment['command_line'] == ['eca-zoo', 'x']
     assert environment['data']['images'] == IMAGES
     assert len(environment['data']['fingerprint']) == 64
@@ -94,10 +108,9 @@ def test_a_run_writes_the_table_and_its_environment(digits, tmp_path):
     assert result.notes == ['accuracy is empty: not validated on digits in the suite mine (test_resnet)']
 
 
-def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
-    run_leaderboard(suite(), tmp_path, digits)
-    before = (tmp_path / 'leaderboard.csv').read_bytes()
-    (tmp_path / 'leaderboard.csv').unlink()
+def test_a_finished_run_is_not_measured_again(digits, finished, monkeypatch):
+    before = (finished / 'leaderboard.csv').read_bytes()
+    (finished / 'leaderboard.csv').unlink()
 
     def measure(*arguments):
         raise AssertionError('it was measured again')
@@ -105,16 +118,15 @@ def test_a_finished_run_is_not_measured_again(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, 'cells_of', measure)
     monkeypatch.setattr('eca_zoo.harness.speed.rounds._measure_group', measure)
     monkeypatch.setattr('eca_zoo.harness.accuracy.run.load_network', measure)
-    run_leaderboard(suite(), tmp_path, digits)
-    assert (tmp_path / 'leaderboard.csv').read_bytes() == before
+    run_leaderboard(suite(), finished, digits)
+    assert (finished / 'leaderboard.csv').read_bytes() == before
 
 
-def test_a_network_can_be_added_to_a_finished_run(digits, tmp_path):
-    run_leaderboard(suite(), tmp_path, digits)
-    before = table(tmp_path)
+def test_a_network_can_be_added_to_a_finished_run(digits, finished):
+    before = table(finished)
     more = SUITE.replace('[test_eca_resnet.digits, test_resnet]', '[test_eca_resnet.digits, test_efficientnet]')
-    run_leaderboard(suite(more), tmp_path, digits)
-    rows = {row['model']: row for row in table(tmp_path)}
+    run_leaderboard(suite(more), finished, digits)
+    rows = {row['model']: row for row in table(finished)}
     assert rows['test_eca_resnet.digits'] == before[0]
     assert float(rows['test_efficientnet']['relative_throughput']) > 0
 
@@ -175,33 +187,30 @@ def test_a_signal_ends_the_run_with_what_was_measured_saved(digits, tmp_path):
         ('baseline: test_resnet', 'baseline: test_efficientnet', 'baseline "test_resnet", not "test_efficientnet"'),
     ],
 )
-def test_other_settings_in_the_same_folder_are_refused_with_the_difference(old, new, difference, digits, tmp_path):
-    run_leaderboard(suite(), tmp_path, digits)
-    before = (tmp_path / 'leaderboard.csv').read_bytes()
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(old, new, difference, digits, finished):
+    before = (finished / 'leaderboard.csv').read_bytes()
     with pytest.raises(InputError) as error:
-        run_leaderboard(suite(SUITE.replace(old, new)), tmp_path, digits)
+        run_leaderboard(suite(SUITE.replace(old, new)), finished, digits)
     assert difference in str(error.value)
     assert str(error.value).endswith('use another folder, or --restart to begin anew')
-    assert (tmp_path / 'leaderboard.csv').read_bytes() == before
+    assert (finished / 'leaderboard.csv').read_bytes() == before
 
 
-def test_other_data_is_refused_and_restart_begins_anew(digits, tmp_path):
-    run_leaderboard(suite(), tmp_path / 'run', digits)
+def test_other_data_is_refused_and_restart_begins_anew(digits, finished, tmp_path):
     other = tmp_path / 'other'
     for file in sorted(digits.glob('*/*.png'))[:-1]:
         (other / file.parent.name).mkdir(parents=True, exist_ok=True)
         os.link(file, other / file.parent.name / file.name)
     with pytest.raises(InputError, match=f'data.images {IMAGES}, not {IMAGES - 1}'):
-        run_leaderboard(suite(), tmp_path / 'run', other)
-    run_leaderboard(suite(), tmp_path / 'run', other, restart=True)
-    assert table(tmp_path / 'run')[0]['num_images'] == str(IMAGES - 1)
+        run_leaderboard(suite(), finished, other)
+    run_leaderboard(suite(), finished, other, restart=True)
+    assert table(finished)[0]['num_images'] == str(IMAGES - 1)
 
 
-def test_another_machine_is_refused(digits, tmp_path, monkeypatch):
-    run_leaderboard(suite(), tmp_path, digits)
+def test_another_machine_is_refused(digits, finished, monkeypatch):
     monkeypatch.setattr('eca_zoo.harness.machine.environment.processor_name', lambda: 'Abacus 3000')
     with pytest.raises(InputError, match='not "Abacus 3000"'):
-        run_leaderboard(suite(), tmp_path, digits)
+        run_leaderboard(suite(), finished, digits)
 
 
 def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path):
@@ -246,8 +255,8 @@ def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits,
     assert 'eca-zoo leaderboard: failed: eca_resnet18: ' in capsys.readouterr().err
 
 
-def test_timms_format_is_written_beside_the_table(digits, tmp_path, suite_file, capsys):
-    out = tmp_path / 'run'
+def test_timms_format_is_written_beside_the_table(digits, finished, suite_file, capsys):
+    out = finished
     arguments = ['leaderboard', str(suite_file), '--out', str(out), '--data-dir', str(digits), '--format', 'timm']
     assert main(arguments) == 0
     assert (out / 'results-digits.csv').read_text().startswith('model,img_size,top1,top1_err,top5,top5_err,')
@@ -270,20 +279,19 @@ def test_the_check_names_rows_beyond_the_tolerance():
     ]
 
 
-def test_a_check_that_fails_exits_with_1(digits, tmp_path, suite_file, capsys, monkeypatch):
-    arguments = ['leaderboard', str(suite_file), '--out', str(tmp_path / 'run'), '--data-dir', str(digits)]
+def test_a_check_that_fails_exits_with_1(digits, finished, suite_file, capsys):
+    arguments = ['leaderboard', str(suite_file), '--out', str(finished), '--data-dir', str(digits)]
     assert main([*arguments, '--check']) == 1
     assert 'check: no row has both a reported top-1' in capsys.readouterr().err
     assert main(arguments) == 0
 
 
-def test_two_processes_under_torchrun_give_the_table_of_one(digits, tmp_path, suite_file):
+def test_two_processes_under_torchrun_give_the_table_of_one(digits, first, tmp_path, suite_file):
     arguments = ['leaderboard', suite_file, '--data-dir', digits, '--out']
-    assert main([str(argument) for argument in [*arguments, tmp_path / 'one']]) == 0
     run = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'eca_zoo']
     process = subprocess.run(command(*run, *arguments, tmp_path / 'two'), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert untimed(tmp_path / 'two') == untimed(tmp_path / 'one')
+    assert untimed(tmp_path / 'two') == untimed(first[0])
     assert process.stdout.count('written: ') == 1
 
 

@@ -11,7 +11,6 @@ import timm
 
 from eca_zoo.harness.networks.model_names import expand_model_names
 from eca_zoo.models import Architecture, EcaLayer, list_architectures, list_zoo, register_architecture
-from eca_zoo.models.documentation import networks_as_markdown
 from eca_zoo.models.resnet import RESNET
 from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import packaged_manifest
@@ -40,10 +39,6 @@ def test_zoo_is_the_authors_table_and_each_of_it_has_an_entry_with_their_file():
 
 def test_every_entry_of_the_manifest_has_a_record():
     assert {name.partition('.')[0] for name in packaged_manifest().models} <= RECORDS.keys()
-
-
-def test_table_of_the_readme_is_that_of_the_records_and_the_manifest():
-    assert networks_as_markdown() in (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
 @EACH

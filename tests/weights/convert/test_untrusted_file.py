@@ -163,7 +163,7 @@ def test_real_tar_is_refused(tmp_path: Path) -> None:
         (b'', f'the file is empty; {AGAIN}'),
         (b'\n<!DOCTYPE html><html>', f'this is a web page, not a checkpoint (the link asks for a click); {AGAIN}'),
         (
-            gzip.compress(b'x'),
+            gzip.compress(b'x', mtime=0),
             'this is a compressed file, not a PyTorch checkpoint; unpack it and convert the file in it',
         ),
         (b'hello', 'not a PyTorch checkpoint, or damaged ('),

@@ -16,7 +16,8 @@ from eca_zoo.weights.manifest import Entry, Source
 from eca_zoo.weights.sources import download as download_module
 from eca_zoo.weights.sources.download import RetryPolicy, download
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_server import HTML_PAGE, HubServer
+from tests.hub_handler import HTML_PAGE
+from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 
 
