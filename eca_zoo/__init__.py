@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table
+    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table, write_timm_files
     from eca_zoo.models import EcaLayer
 
     __version__: str
@@ -21,9 +21,19 @@ _MODULES = {
     'evaluate': 'eca_zoo.api',
     'leaderboard': 'eca_zoo.api',
     'read_table': 'eca_zoo.api',
+    'write_timm_files': 'eca_zoo.api',
 }
 
-__all__ = ['EcaLayer', '__version__', 'benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table']
+__all__ = [
+    'EcaLayer',
+    '__version__',
+    'benchmark',
+    'complexity',
+    'evaluate',
+    'leaderboard',
+    'read_table',
+    'write_timm_files',
+]
 
 
 def _is_command() -> bool:

@@ -18,7 +18,6 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.devices import numeric_flags
-from eca_zoo.harness.machine.memory import freed_memory_kept
 from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -37,6 +36,7 @@ def evaluate(
     stop: StopRequest | None = None,
     predictions: Path | None = None,
     record_every: float = RECORD_EVERY,
+    measured: Callable[[list[AccuracyResult]], None] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
 
@@ -53,11 +53,13 @@ def evaluate(
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
         record_every: seconds between two records of partial counts.
+        measured: called once, with the results of the models that are done, before anything else that can fail: before
+            predictions are written, and before an error that ends the evaluation is raised.
 
     Raises:
         InputError: the data set or a setting cannot be used, an image cannot be decoded, or the run directory belongs
             to another run.
-        RunError: decoding failed as a whole.
+        RunError: decoding failed as a whole, or the predictions cannot be written.
         InterruptedRunError: ``stop`` was set.
     """
     processes = current()
@@ -67,15 +69,22 @@ def evaluate(
     run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
     if predictions is not None:
         run.store = PredictionStore(opened, journal)
-    with contextlib.ExitStack() as during:
-        during.enter_context(numeric_flags(settings.precision))
-        during.enter_context(_repeatable(settings))
-        during.enter_context(_room_to_compile(settings))
-        during.enter_context(freed_memory_kept(torch.device(settings.device)))
-        results = run.evaluate(models)
+    try:
+        with contextlib.ExitStack() as during:
+            during.enter_context(numeric_flags(settings.precision))
+            during.enter_context(_repeatable(settings))
+            during.enter_context(_room_to_compile(settings))
+            run.evaluate(models)
+    except Exception:
+        if measured is not None and run.results:
+            measured([run.results[title] for title in titles if title in run.results])
+        raise
+    results = [run.results[title] for title in titles]
+    if measured is not None:
+        measured(results)
     if run.store is not None and predictions is not None:
         run.store.write(predictions, titles)
-    return [results[title] for title in titles]
+    return results
 
 
 def _prepare(

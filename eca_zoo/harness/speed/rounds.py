@@ -17,7 +17,7 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import numeric_flags, resolve_device, visible_devices
-from eca_zoo.harness.machine.memory import freed_memory_kept, is_out_of_memory, release_memory
+from eca_zoo.harness.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.runners import Runner, Step
@@ -73,9 +73,10 @@ def throughput_groups(
 ) -> Iterator[list[ThroughputResult]]:
     """Time ``specs`` and the baseline in turn, at most eight in a group so that any number of them fits into memory.
 
-    Groups run one after the other, or on several devices at once with one group at a time on each. The baseline is in
-    every group, and in the results once. A network that fails is a result with an ``error`` and does not stop the
-    others. torch's global flags and random state are as before afterwards.
+    Groups run one after the other, or on several devices at once with one group at a time on each, and there (and with
+    ``keep_freed_memory``) in processes of their own. The baseline is in every group, and in the results once. A network
+    that fails is a result with an ``error`` and does not stop the others. torch's global flags and random state are as
+    before afterwards.
 
     Args:
         specs: what to time.
@@ -97,11 +98,11 @@ def throughput_groups(
     groups = _groups(specs, baseline, len(devices))
     total = sum(len(group) + bool(baseline) for group in groups) * (checked.rounds + 1)
     meter = _Meter(total, progress)
-    if len(devices) == 1:
+    if len(devices) == 1 and not checked.keep_freed_memory:
         here = dataclasses.replace(checked, device=devices[0])
         measured: Iterable[list[ThroughputResult]] = (_measure_group(group, here, baseline, meter) for group in groups)
     else:
-        measured = _on_many_devices(groups, checked, baseline, devices, meter)
+        measured = _in_other_processes(groups, checked, baseline, devices, meter)
     seen: set[str] = set()
     for results in measured:
         yield [result for result in results if result.model not in seen]
@@ -122,7 +123,7 @@ class _Meter:
             self.report(self.done, self.total, text)
 
 
-def _on_many_devices(
+def _in_other_processes(
     groups: list[list[ModelSpec]],
     settings: ThroughputSettings,
     baseline: ModelSpec | None,
@@ -131,7 +132,11 @@ def _on_many_devices(
 ) -> Iterator[list[ThroughputResult]]:
     """One process a device, each measuring a group at a time; results in the order in which groups are done."""
     context = get_context('spawn')
-    with context.Manager() as manager, ProcessPoolExecutor(len(devices), mp_context=context) as pool:
+    # What it changes cannot be changed back, so it is done to processes that end.
+    start = keep_freed_memory if settings.keep_freed_memory else None
+    if torch.device(settings.device).type == 'cpu':
+        settings = dataclasses.replace(settings, threads=settings.threads or torch.get_num_threads())
+    with context.Manager() as manager, ProcessPoolExecutor(len(devices), context, start) as pool:
         free = manager.Queue()
         for device in devices:
             free.put(device)
@@ -162,7 +167,7 @@ def _measure_on_free_device(
 ) -> list[ThroughputResult]:
     device = free.get()
     try:
-        return measure_throughput(group, dataclasses.replace(settings, device=device), baseline)
+        return _measure_group(group, dataclasses.replace(settings, device=device), baseline, _Meter(0, None))
     finally:
         free.put(device)
 
@@ -182,8 +187,7 @@ def _measure_group(
     group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, meter: _Meter
 ) -> list[ThroughputResult]:
     timed_networks = [_TimedNetwork(spec) for spec in [*group, *([baseline] if baseline else [])]]
-    # Else a figure would depend on what the process has freed before.
-    with numeric_flags(settings.precision, settings.threads), freed_memory_kept(torch.device(settings.device)):
+    with numeric_flags(settings.precision, settings.threads):
         for timed in timed_networks:
             _guarded(timed, lambda c: _warm_up(c, settings))
             meter.advance(f'warmed up {timed.spec.title}')

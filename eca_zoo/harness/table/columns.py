@@ -198,6 +198,12 @@ ALL_COLUMNS = (
     _setting(
         'fused', 'yes: batch norms were folded into convolutions', lambda settings: 'yes' if settings.fuse else 'no'
     ),
+    _setting(
+        'allocator',
+        'memory of the CPU: default (the C library as it is), kept (it keeps the memory of freed tensors), or '
+        'environment (variables choose or tune it); empty on other devices',
+        attrgetter('allocator'),
+    ),
     _train(
         'train_samples_per_sec', 'images/s', 'throughput of training steps, the median of the rounds',
         'samples_per_sec', '.2f', heading='train images/s',

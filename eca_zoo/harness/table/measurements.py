@@ -96,17 +96,19 @@ class Measurements:
                 self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
         return self.complexities[key]
 
-    def table(self, shared_cells: dict[str, dict[str, Any]] | None = None) -> pd.DataFrame:
+    def table(self, shared_cells: dict[str, dict[str, Any]] | None = None, count: bool = True) -> pd.DataFrame:
         """The table as far as it is known.
 
         Args:
             shared_cells: cells that all rows of a network share; by default what its authors report.
+            count: count the complexities that are not known yet.
         """
         names = [spec.title for spec in self.specs]
         if shared_cells is None:
             manifest = load_manifest()
             shared_cells = {name: reported_cells(name, manifest) for name in names}
-        return join_measurements(names, self.measured, self.complexity_of, shared_cells)
+        complexity_of = self.complexity_of if count else lambda name, size: self.complexities.get((name, size), {})
+        return join_measurements(names, self.measured, complexity_of, shared_cells)
 
 
 def _own_img_size(spec: ModelSpec) -> int | None:

@@ -1,4 +1,4 @@
-"""The results table: columns, units, CSV, timm's files and the text for a terminal."""
+"""The results table: columns, units, CSV and the text for a terminal."""
 
 import csv
 import io
@@ -14,14 +14,13 @@ from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.frames import to_frame
 from eca_zoo.harness.table.rows import join_measurements, reported_cells, throughput_cells
 from eca_zoo.harness.table.text import to_text
-from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import packaged_manifest
 from tests.harness.processes import ROOT
 
 SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
-    'infer_spread', 'backend', 'fused', 'train_samples_per_sec', 'train_step_time', 'train_batch_size',
+    'infer_spread', 'backend', 'fused', 'allocator', 'train_samples_per_sec', 'train_step_time', 'train_batch_size',
     'train_img_size', 'train_relative_throughput', 'error',
 }  # fmt: skip
 ACCURACY = {
@@ -90,38 +89,6 @@ def test_a_value_without_a_column_is_an_error():
         to_csv(to_frame([{'model': 'a', 'top_1': 3}]))
 
 
-def test_timms_files_have_exactly_its_columns_digits_and_order(row):
-    better = {**row, 'model': 'eca_resnet34', 'top1': 74.2}
-    untimed = {key: value for key, value in better.items() if not key.startswith('infer_samples')}
-    files = to_timm_files(to_frame([row, untimed]))
-    assert list(files) == ['results-imagenet-1k.csv', 'benchmark-infer-fp32-nhwc-cpu.csv']
-    assert files['results-imagenet-1k.csv'].splitlines() == [
-        'model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation',
-        'eca_resnet34,224,74.200,29.084,89.930,10.070,11.69,0.875,bilinear',
-        'eca_resnet18,224,70.916,29.084,89.930,10.070,11.69,0.875,bilinear',
-    ]
-    assert files['benchmark-infer-fp32-nhwc-cpu.csv'].splitlines() == [
-        'model,infer_img_size,infer_samples_per_sec,infer_step_time,infer_batch_size,param_count,infer_gmacs,infer_macts',
-        'eca_resnet18,224,61.50,65.040,4,11.69,1.82,2.49',
-    ]
-
-
-def test_timms_files_are_there_when_nothing_was_measured():
-    files = to_timm_files(to_frame([{'model': 'eca_resnet18'}]))
-    assert {name: text.count('\n') for name, text in files.items()} == {
-        'results-imagenet.csv': 1,
-        'benchmark-infer.csv': 1,
-    }
-
-
-def test_each_setting_of_the_benchmark_has_a_timm_file_and_the_accuracy_is_listed_once(row):
-    files = to_timm_files(to_frame([row, {**row, 'precision': 'bf16', 'compile': 'inductor'}]))
-    assert list(files) == [
-        'results-imagenet-1k.csv', 'benchmark-infer-fp32-nhwc-cpu.csv', 'benchmark-infer-bf16-nhwc-cpu-dynamo.csv',
-    ]  # fmt: skip
-    assert files['results-imagenet-1k.csv'].count('\n') == 2
-
-
 def test_the_text_shows_measured_columns_and_shared_settings_once(row):
     lines = to_text(to_frame([row])).splitlines()
     assert lines[0].split() == [
@@ -133,7 +100,7 @@ def test_the_text_shows_measured_columns_and_shared_settings_once(row):
     ]  # fmt: skip
     assert lines[-1] == (
         'device cpu, precision fp32, memory_format channels_last, compile none, backend torch, fused no, '
-        'infer_batch_size 4, infer_img_size 224'
+        'allocator default, infer_batch_size 4, infer_img_size 224'
     )
 
 
