@@ -20,7 +20,7 @@ lint: $(READY)
 	$(BIN)/mypy eca_zoo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 docs: $(READY)
 	$(BIN)/python scripts/generate_docs.py

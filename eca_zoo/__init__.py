@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table, write_timm_files
-    from eca_zoo.models import EcaLayer
+    from eca_zoo.models import EcaLayer, optimize_for_inference
 
     __version__: str
 
@@ -20,6 +20,7 @@ _MODULES = {
     'complexity': 'eca_zoo.api',
     'evaluate': 'eca_zoo.api',
     'leaderboard': 'eca_zoo.api',
+    'optimize_for_inference': 'eca_zoo.models',
     'read_table': 'eca_zoo.api',
     'write_timm_files': 'eca_zoo.api',
 }
@@ -31,6 +32,7 @@ __all__ = [
     'complexity',
     'evaluate',
     'leaderboard',
+    'optimize_for_inference',
     'read_table',
     'write_timm_files',
 ]

@@ -6,6 +6,7 @@ stderr where that is a terminal.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+# Settings in messages are called as the keywords are.
+_KEYWORDS = {
+    field.name: field.name for kind in (EvalSettings, DataSpec, ModelSpec) for field in dataclasses.fields(kind)
+}
+
 __all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'write_timm_files']
 
 
@@ -79,7 +85,7 @@ def evaluate(
         progress: show a progress bar on a terminal.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
             ``precision``, ...) and of ``DataSpec`` (``dataset``, ``split``, ``class_map``, ``ground_truth``,
-            ``real_labels``, ``valid_labels``, ...).
+            ``class_level``, ``real_labels``, ``valid_labels``, ...).
 
     Returns:
         A row for each model, in the given order, with the accuracy columns of the results table (percentages as
@@ -102,6 +108,7 @@ def evaluate(
             predictions=path_of(predictions),
             progress=progress,
             measured=lambda results: tables.append(_accuracy_table(results)),
+            names=_KEYWORDS,
         )
     except EcaZooError as error:
         error.measured = next(iter(tables), None)
@@ -134,6 +141,7 @@ def evaluation_results(
     progress: bool = False,
     stop: StopRequest | None = None,
     measured: Callable[[list[AccuracyResult]], None] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """What ``evaluate`` counted, with the counts of each class; the other arguments are those of ``evaluate``.
 
@@ -141,6 +149,7 @@ def evaluation_results(
         record_every: seconds between two records of partial counts in ``run_dir``.
         stop: when it is set, what was counted is recorded and the evaluation ends.
         measured: called once, with the results of the models that are done, before anything else that can fail.
+        names: of settings in messages, by default the flags of the command.
     """
     if restart and run_dir is None:
         raise InputError('--restart is about a --run-dir; name one')
@@ -165,7 +174,7 @@ def evaluation_results(
 
         return evaluation.evaluate(
             models, data, settings, journal=journal, progress=show, stop=stop, predictions=predictions,
-            record_every=record_every, measured=finish,
+            record_every=record_every, measured=finish, names=names,
         )  # fmt: skip
 
 

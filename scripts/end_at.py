@@ -2,10 +2,11 @@
 
 A step is a moment just before or just after the disk holds something new: a file's bytes (``os.fsync``) or its name
 (``os.replace``). Between two steps nothing changes that another process would find, so that a kill at another moment
-leaves what a kill at a step leaves.
+leaves what a kill at a step leaves; or a line of a journal that is cut short, which ``test_journal.py`` cuts anywhere.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -54,7 +55,8 @@ def _kill_all() -> None:
     parent = os.getppid()
     others = Path(f'/proc/{parent}/task/{parent}/children').read_text(encoding='ascii').split()
     for victim in [parent, *(int(other) for other in others if int(other) != os.getpid()), os.getpid()]:
-        os.kill(victim, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
 
 
 def main() -> None:

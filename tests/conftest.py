@@ -1,6 +1,6 @@
-"""What holds for every test: a home for checkpoints that is not the user's, and nothing that is a matter of luck.
+"""What holds for every test: homes for checkpoints and data that are not the user's, and nothing that is luck.
 
-With several workers of pytest-xdist, each has a home of its own and its share of the processors.
+With several workers of pytest-xdist, each has homes of its own and its share of the processors.
 """
 
 import os
@@ -11,9 +11,11 @@ import tempfile
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before eca_zoo is imported, which reads the local manifest.
+# Before eca_zoo is imported, which reads the local manifest, and the hub's libraries, which read their variables.
 _home = tempfile.TemporaryDirectory(prefix='eca_zoo_test_home_')
-os.environ['ECA_ZOO_HOME'] = _home.name
+for _name in [_name for _name in os.environ if _name.startswith('HF_')]:
+    del os.environ[_name]
+os.environ |= {'ECA_ZOO_HOME': os.path.join(_home.name, 'zoo'), 'HF_HOME': os.path.join(_home.name, 'hf')}
 # Before torch is imported.
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
     _share = (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-HANGS = 600  # seconds after which nothing will come
+HANGS = 3600  # seconds after which nothing will come
 _CONNECTED = (1, 8)  # states of a connection that can still send: TCP_ESTABLISHED and TCP_CLOSE_WAIT of Linux
 LFS_SUFFIXES = ('.safetensors', '.bin')
 HTML_PAGE = b'<!DOCTYPE html><html><body>Please sign in to this network.</body></html>'

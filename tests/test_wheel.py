@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -31,7 +30,8 @@ def environment(wheel, tmp_path_factory) -> Path:
     subprocess.run(command, check=True)
     (site_packages,) = folder.glob('lib/python*/site-packages')
     # A plain path entry: the editable installation of the checkout, a .pth file over there, has no effect here.
-    (site_packages / 'dependencies.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    folders = [path for path in sys.path if Path(path).name in ('site-packages', 'dist-packages')]
+    (site_packages / 'dependencies.pth').write_text('\n'.join(folders) + '\n')
     return folder
 
 

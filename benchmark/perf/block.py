@@ -1,6 +1,10 @@
-"""How nearly free is the ECA block: networks timed in turn against ResNet-50, as ratios of images a second.
+"""How nearly free is the ECA block, plain and in the form for inference: ratios of images a second, timed in turn.
 
-python benchmark/perf/block.py --batch-size 16 --channels-last --compile --rounds 20 [--train] [--device cuda]
+python benchmark/perf/block.py --batch-size 16 --channels-last --rounds 20 --processes 3 [--compile] [--device cuda]
+python benchmark/perf/block.py --networks resnet50 eca_resnet50 --train
+
+A network is a name of timm's, with ``+form`` for the form for inference and ``+compile`` for torch.compile. Ratios are
+given to each network that is not an ECA network (``--baselines`` for others).
 """
 
 import argparse
@@ -14,25 +18,27 @@ from concurrent.futures import ProcessPoolExecutor
 
 import timm
 import torch
-from timm.models.resnet import Bottleneck
 
-import eca_zoo  # noqa: F401 (registers the networks)
+import eca_zoo
 
 Step = Callable[[], None]
 
 
-# The baseline first; the plain block is timm's, which reads its output once to pool and once to scale.
-NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
-    'resnet50': lambda: timm.create_model('resnet50'),
-    'eca_resnet50': lambda: timm.create_model('eca_resnet50'),
-    'eca_resnet50, plain block': lambda: timm.create_model('eca_resnet50', block=Bottleneck),
-    'seresnet50': lambda: timm.create_model('seresnet50'),
-}
+RESNETS = ('resnet50', 'eca_resnet50', 'resnet50+form', 'eca_resnet50+form')
+MOBILENETS = ('mobilenetv2_100', 'eca_mobilenetv2', 'mobilenetv2_100+form', 'eca_mobilenetv2+form')
+
+
+def make_network(name: str, device: torch.device, layout: torch.memory_format, train: bool) -> torch.nn.Module:
+    """The network, in the form and compiled if its name says so."""
+    model, *changes = name.split('+')
+    network = timm.create_model(model).train(train).to(device, memory_format=layout)
+    if 'form' in changes:
+        network = eca_zoo.optimize_for_inference(network)
+    return torch.compile(network) if 'compile' in changes else network
 
 
 def make_step(network: torch.nn.Module, images: torch.Tensor, train: bool, amp: str | None) -> Step:
     """One inference, or one forward and backward pass with its update, of ``images``."""
-    network.train(train)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9) if train else None
     dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16, None: torch.float32}[amp]
 
@@ -75,14 +81,11 @@ def seconds_of_rounds(args: argparse.Namespace, seed: int) -> dict[str, list[flo
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=device).to(memory_format=layout)
     steps: dict[str, Step] = {}
     chance, fillers = random.Random(seed), []
-    for name in chance.sample(list(NETWORKS), len(NETWORKS)):
+    torch._dynamo.config.recompile_limit = 64  # the networks share one forward
+    for name in chance.sample(args.networks, len(args.networks)):
         fillers.append(torch.zeros(chance.randrange(1, 200_000)))
-        network = NETWORKS[name]().to(device, memory_format=layout)
-        if args.compile:
-            torch._dynamo.config.recompile_limit = 64  # the networks share one forward
-            network = torch.compile(network)
-        steps[name] = make_step(network, images, args.train, args.amp)
-    seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
+        steps[name] = make_step(make_network(name, device, layout, args.train), images, args.train, args.amp)
+    seconds: dict[str, list[float]] = {name: [] for name in args.networks}
     for number in range(args.rounds + 2):
         for name, step in steps.items():
             duration = seconds_of(step, device, time.process_time if args.processor_time else time.perf_counter)
@@ -91,20 +94,23 @@ def seconds_of_rounds(args: argparse.Namespace, seed: int) -> dict[str, list[flo
     return seconds
 
 
-def report(of_processes: list[dict[str, list[float]]]) -> None:
-    """Print times, the median of the ratios of all rounds, the median and range of what the processes found."""
-    print(f'{"network":28}{"median ms":>12}{"minimum ms":>12}{"median ratio":>14}{"ratio of minimums":>19}   medians')
-    for name in NETWORKS:
-        own = [seconds[name] for seconds in of_processes]
-        base = [seconds['resnet50'] for seconds in of_processes]
-        ratios = [[b / s for b, s in zip(bs, ss, strict=True)] for bs, ss in zip(base, own, strict=True)]
-        times = list(itertools.chain(*own))
-        minimums = statistics.median(min(b) / min(s) for b, s in zip(base, own, strict=True))
+def report(args: argparse.Namespace, of_processes: list[dict[str, list[float]]]) -> None:
+    """Print times, and for each baseline the median of all rounds' ratios, the ratio of minimums, and the range."""
+    for name in args.networks:
+        times = [second for seconds in of_processes for second in seconds[name]]
+        print(f'{name:34} median {1e3 * statistics.median(times):8.1f} ms, minimum {1e3 * min(times):8.1f} ms')
+    for baseline, name in itertools.product(args.baselines, args.networks):
+        # What is compared: with the plain network as it is, and with it in the same form.
+        if name == baseline or baseline.partition('+')[2] not in ('', name.partition('+')[2]):
+            continue
+        pairs = [(seconds[baseline], seconds[name]) for seconds in of_processes]
+        ratios = [[b / s for b, s in zip(bs, ss, strict=True)] for bs, ss in pairs]
+        minimums = statistics.median(min(bs) / min(ss) for bs, ss in pairs)
         medians = [statistics.median(process) for process in ratios]
         median = statistics.median(itertools.chain(*ratios))
         print(
-            f'{name:28}{1e3 * statistics.median(times):12.1f}{1e3 * min(times):12.1f}'
-            f'{median:14.3f}{minimums:19.3f}   {min(medians):.3f} to {max(medians):.3f}'
+            f'{name:34} / {baseline:26} median {median:.3f} (processes {min(medians):.3f} to {max(medians):.3f}), '
+            f'minimums {minimums:.3f}'
         )
 
 
@@ -114,7 +120,9 @@ def main() -> None:
     parser.add_argument('--img-size', type=int, default=224)
     parser.add_argument('--rounds', type=int, default=20)
     parser.add_argument('--channels-last', action='store_true')
-    parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--networks', nargs='+', default=list(RESNETS), help='mobilenets for those of MobileNetV2')
+    parser.add_argument('--baselines', nargs='+', help='default: all networks without ECA')
+    parser.add_argument('--compile', action='store_true', help='each network compiled too')
     parser.add_argument('--train', action='store_true', help='a training step instead of an inference')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
@@ -126,12 +134,17 @@ def main() -> None:
     )
     parser.add_argument('--processes', type=int, default=1, help='repeat all of it in so many, one after the other')
     args = parser.parse_args()
+    if args.networks == ['mobilenets']:
+        args.networks = list(MOBILENETS)
+    if args.compile:
+        args.networks += [f'{name}+compile' for name in args.networks]
+    args.baselines = args.baselines or [name for name in args.networks if 'eca_' not in name]
     of_processes = []
     for seed in range(args.processes):  # a fresh one each time, so that memory is laid out anew
         with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as executor:
             of_processes.append(executor.submit(seconds_of_rounds, args, seed).result())
     print(f'torch {torch.__version__}: {vars(args)}')
-    report(of_processes)
+    report(args, of_processes)
 
 
 if __name__ == '__main__':

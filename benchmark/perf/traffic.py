@@ -10,14 +10,16 @@ import argparse
 # Blocks, output channels and side of the output of each stage of ResNet-50 at 224x224.
 STAGES = [(3, 256, 56), (4, 512, 28), (6, 1024, 14), (3, 2048, 7)]
 # Reads and writes of the block's output tensor by each pass. A quarter: the input of the last convolution, pooled
-# instead. What a compiler fuses is one pass: norm, scale, sum and activation; a mean with the pass before it.
+# instead (not in the last stage, where the form pools the output: one pass). What a compiler fuses is one pass: norm,
+# scale, sum and activation; a mean with the pass before it.
 VARIANTS = {
     'plain ResNet, eager': {'norm': 2, 'add in place': 3, 'relu in place': 2},
-    'ECA as drawn, eager': {'norm': 2, 'mean': 1, 'scale': 2, 'add in place': 3, 'relu in place': 2},
-    'ECA here, eager': {'mean of the input': 0.25, 'norm': 2, 'scale and add': 3, 'relu in place': 2},
+    'ECA, eager': {'norm': 2, 'mean': 1, 'scale': 2, 'add in place': 3, 'relu in place': 2},
+    'plain ResNet in the form': {'add in place': 3, 'relu in place': 2},
+    'ECA in the form': {'mean of the input': 0.25, 'scale and add in place': 3, 'relu in place': 2},
     'plain ResNet, compiled': {'norm, add, relu': 3},
-    'ECA as drawn, compiled': {'norm, mean': 1, 'norm, scale, add, relu': 3},
-    'ECA here, compiled': {'mean, in the pass that writes its input': 0, 'norm, scale, add, relu': 3},
+    'ECA, compiled': {'norm, mean': 1, 'norm, scale, add, relu': 3},
+    'ECA in the form, compiled': {'mean, in the pass that writes its input': 0, 'scale, add, relu': 3},
 }
 
 

@@ -82,7 +82,7 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
         '--backend', nargs='+', default=['torch'], metavar='B',
         help='torch, onnxruntime or openvino; several give a row each (default: torch)',
     )  # fmt: skip
-    parser.add_argument('--fuse', action='store_true', help='fold batch norms into convolutions, in a copy')
+    parser.add_argument('--fuse', action='store_true', help='time the form for inference: batch norms folded')
     parser.add_argument('--rounds', type=int, default=10, metavar='N', help='turns of each network (default: 10)')
     parser.add_argument('--round-seconds', type=float, default=0.5, metavar='S', help='length of one (default: 0.5)')
     parser.add_argument('--num-warm-iter', type=int, default=5, metavar='N', help='untimed steps first (default: 5)')

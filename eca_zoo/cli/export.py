@@ -18,6 +18,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument('--num-classes', type=int, metavar='N', help='classes (default: those of the checkpoint)')
     parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for the entry point')
     parser.add_argument('--opset', type=int, metavar='N', help="ONNX operator set (default: PyTorch's current one)")
+    parser.add_argument('--fuse', action='store_true', help='export the form for inference: batch norms folded')
     parser.set_defaults(run=_run)
 
 
@@ -32,7 +33,7 @@ def _run(args: argparse.Namespace) -> int:
         model_kwargs['num_classes'] = args.num_classes
     path = args.out or Path(Path(name).name + FORMATS[args.format])
     report = export_network(
-        name, path, args.format, not args.random_weights, args.img_size, model_kwargs, opset=args.opset
+        name, path, args.format, not args.random_weights, args.img_size, model_kwargs, args.opset, args.fuse
     )
     opset = f', opset {report.opset}' if report.opset else ''
     print(f'{report.path}: {report.size} bytes, {report.format}{opset}, dynamic batch')

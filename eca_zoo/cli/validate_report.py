@@ -63,7 +63,7 @@ def _write(rows: Sequence[dict[str, Any]], file: 'ResultsFile', count: int) -> s
 
 
 def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None) -> dict[str, Any]:
-    """timm's columns, in timm's order."""
+    """timm's columns, in timm's order, and the number of images that they are of."""
     row: dict[str, Any] = {
         'model': result.name or result.model,
         'top1': result.top1,
@@ -82,6 +82,7 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None)
         'img_size': result.img_size,
         'crop_pct': result.crop_pct,
         'interpolation': result.interpolation,
+        'num_images': result.num_images,
     }
     if checkpoint is not None and checkpoint.is_dir():
         row['checkpoint'] = str(result.checkpoint)
@@ -89,10 +90,10 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None)
 
 
 def _as_text(rows: Sequence[dict[str, Any]], results: Sequence['AccuracyResult']) -> str:
-    lines = [[*rows[0], 'images', '+/-']]
+    lines = [[*rows[0], '+/-']]
     for row, result in zip(rows, results, strict=True):
         cells = [_cell(name, value) for name, value in row.items()]
-        lines.append([*cells, str(result.num_images), f'{result.top1_ci95:.3f}'])
+        lines.append([*cells, f'{result.top1_ci95:.3f}'])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return '\n'.join(
         '  '.join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()

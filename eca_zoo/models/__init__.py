@@ -7,6 +7,7 @@ from torch import nn
 
 from eca_zoo.models import architectures  # noqa: F401  (registers the networks)
 from eca_zoo.models.eca import EcaLayer, adaptive_kernel_size
+from eca_zoo.models.inference_form import optimize_for_inference
 from eca_zoo.models.registry import Architecture, Family, list_architectures, list_zoo, register_architecture
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'adaptive_kernel_size',
     'list_architectures',
     'list_zoo',
+    'optimize_for_inference',
     'register_architecture',
 ]
 

@@ -43,11 +43,11 @@ class EcaConv1d(nn.Conv1d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Filter (N, 1, C) along its last dimension; the same shape for odd kernels."""
         if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
-            if _is_compiled_without_gradients() and self._keeps_length_without_bias():
+            if _is_compiled_without_gradients() and self.keeps_length_without_bias():
                 return _sum_of_shifted_products(input, self.weight)
         return self._conv_forward(input, self.weight, self.bias)
 
-    def _keeps_length_without_bias(self) -> bool:
+    def keeps_length_without_bias(self) -> bool:
         plain = self.stride == (1,) and self.dilation == (1,) and self.groups == self.in_channels == 1
         same_length = self.kernel_size[0] % 2 == 1 and self.padding == (self.kernel_size[0] // 2,)
         return plain and same_length and self.out_channels == 1 and self.padding_mode == 'zeros' and self.bias is None

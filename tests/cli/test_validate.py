@@ -42,7 +42,8 @@ def test_the_results_file_has_timms_columns_and_digits(folder, tmp_path, capsys)
     assert validate('--model', MODEL, '--data-dir', folder, '--results-file', results) == 0
     [row] = rows(results)
     assert list(row) == [
-        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation'
+        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation',
+        'num_images',
     ]  # fmt: skip
     assert row['model'] == MODEL
     assert (row['top1'], row['top1_err'], row['param_count'], row['img_size']) == ('100.0', '0.0', '0.37', '32')
@@ -128,7 +129,10 @@ def test_the_help_names_the_flags_without_counterpart(capsys):
         (['-m', MODEL, 'DIR', '--class-map', '/no.txt'], '/no.txt: cannot read the class map: No such file or'),
         (['-m', MODEL, 'DIR', '--real-labels'], '0/0000.png: not an ImageNet validation image'),
         (['-m', MODEL, 'DIR', '--valid-labels', '/no.txt'], '/no.txt: cannot read the list of class indices'),
-        (['-m', 'eca_resnet18', '--num-classes', '10', 'DIR'], 'eca_resnet18.k3577_in1k needs conversion: no hash of'),
+        (
+            ['-m', 'eca_resnet18', '--num-classes', '10', 'DIR'],
+            'eca_resnet18: its weights have 1000 classes, not 10, so',
+        ),
     ],
 )
 def test_wrong_input_is_one_line_with_a_remedy(folder, capsys, arguments, message):
@@ -184,6 +188,35 @@ def test_a_run_directory_of_other_settings_is_refused_unless_it_is_begun_anew(fo
         'another folder, or --restart to begin anew\n'
     )
     assert validate(*common, '--crop-pct', 0.5, '--restart') == 0
+
+
+def test_the_form_for_inference_is_validated_on_request_and_is_another_run(folder, tmp_path, capsys):
+    common = ['-m', MODEL, '--data-dir', folder, '--run-dir', tmp_path / 'run']
+    assert validate(*common, '--fuse', '--results-file', tmp_path / 'fused.csv') == 0
+    [row] = rows(tmp_path / 'fused.csv')
+    assert (row['top1'], row['param_count']) == ('100.0', '0.37')  # of the network, not of its form
+    capsys.readouterr()
+    assert validate(*common) == 2
+    assert 'it holds a run with settings.fuse true, not false;' in capsys.readouterr().err
+
+
+def test_a_network_without_a_form_for_inference_is_refused_with_the_remedy(folder, tmp_path, capsys):
+    path = tmp_path / 'mine.safetensors'
+    save_file(timm.create_model('test_convnext', num_classes=10).state_dict(), path)
+    arguments = ['-m', 'test_convnext', '--num-classes', 10, '--checkpoint', path, '--data-dir', folder]
+    assert validate(*arguments, '--fuse') == 2
+    assert capsys.readouterr().err == (
+        'eca-zoo validate: error: test_convnext: there is no convolution followed by a batch norm to fold; use the '
+        'network as it is (leave out fuse)\n'
+    )
+
+
+@pytest.mark.parametrize(
+    'more', [['--torchscript'], ['--torchcompile', 'eager'], ['--model-dtype', 'bfloat16']], ids=lambda more: more[0]
+)
+def test_the_form_is_made_before_what_else_is_asked_for(folder, more, capsys):
+    assert validate('-m', MODEL, '--data-dir', folder, '--fuse', *more) == 0
+    assert '100.0000' in capsys.readouterr().out
 
 
 def test_the_script_in_the_root_is_the_command(folder):

@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.harness.image_sets import MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
-# Starts processes as torchrun does, by its variables and with a store that the launcher keeps, whose port is therefore
-# nobody else's; forked, so that torch is imported once for all of them.
+# Starts processes as torchrun does, by its variables and with a store that another process keeps, so that its port is
+# nobody else's; forked, so that torch is imported once for all of them. The launcher has no threads: a lock that a
+# thread holds at a fork is never released in the child.
 LAUNCHER = """
 import json, os, sys, traceback
 from pathlib import Path
@@ -24,15 +25,26 @@ from eca_zoo.harness.resume.journal import RunDirectory
 
 torch.set_num_threads(1)
 
+def start_store():
+    ports, port = os.pipe()
+    end, end_with_launcher = os.pipe()
+    keeper = os.fork()
+    if not keeper:
+        os.close(end_with_launcher)
+        store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+        os.write(port, str(store.port).encode())
+        os.read(end, 1)
+        os._exit(0)
+    return keeper, os.read(ports, 9).decode()
+
 def launch(count, work):
-    store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    keeper, port = start_store() if count > 1 else (0, '')
     children = []
     for rank in range(count):
         child = os.fork()
         if not child:
             os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(count), 'LOCAL_RANK': str(rank),
-                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(store.port),
-                           'TORCHELASTIC_USE_AGENT_STORE': 'True'}
+                           'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'TORCHELASTIC_USE_AGENT_STORE': 'True'}
             code = 99
             try:
                 code = work(rank) or 0
@@ -41,7 +53,10 @@ def launch(count, work):
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(code)
         children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if keeper:
+        os.kill(keeper, 9), os.waitpid(keeper, 0)
+    return codes
 
 def count_images(folder, out, batch_size, record_every=5):
     with process_group() as processes, RunDirectory(out / 'run', {}, rank=processes.rank) as journal:

@@ -329,22 +329,31 @@ def test_a_check_that_fails_exits_with_1(digits, finished, suite_file, capsys):
     assert main(arguments) == 0
 
 
-def test_two_processes_under_torchrun_give_the_table_of_one(digits, first, tmp_path, suite_file):
-    arguments = ['leaderboard', suite_file, '--data-dir', digits, '--out']
-    run = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'eca_zoo']
-    process = subprocess.run(command(*run, *arguments, tmp_path / 'two'), capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+TWO = 'print(*launch(2, lambda rank: main({arguments!r})), flush=True)'
+
+
+def test_two_processes_give_the_table_of_one(digits, first, tmp_path, suite_file):
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out', str(tmp_path / 'two')]
+    done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
+    assert done.stdout.splitlines()[-1] == '0 0', done.stderr
     assert untimed(tmp_path / 'two') == untimed(first[0])
-    assert process.stdout.count('written: ') == 1
+    assert done.stdout.count('written: ') == 1
 
 
 def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
-    run = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'eca_zoo']
-    run += ['leaderboard', suite_file, '--data-dir', tmp_path / 'missing', '--out', tmp_path / 'run']
-    process = subprocess.run(command(*run), capture_output=True, text=True)
-    assert process.returncode == 1  # of torchrun
-    (line,) = [line for line in process.stderr.splitlines() if 'eca-zoo leaderboard: error: ' in line]
-    assert line.endswith('missing: there is no such folder or file; check --data-dir')
+    arguments = [
+        'leaderboard',
+        str(suite_file),
+        '--data-dir',
+        str(tmp_path / 'missing'),
+        '--out',
+        str(tmp_path / 'run'),
+    ]
+    done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
+    assert done.stdout == '2 2\n'
+    assert done.stderr == (
+        f'eca-zoo leaderboard: error: {tmp_path}/missing: there is no such folder or file; check --data-dir\n'
+    )
     assert not (tmp_path / 'run').exists()
 
 

@@ -134,7 +134,7 @@ def test_what_is_done_to_the_filter_of_a_gate_counts_without_gradients_too(name,
             before = network(images(batch))
             for holder, slot in slots(network):
                 change(getattr(holder, slot))
-            outputs += [network(images(batch)), torch.compile(network, backend='eager')(images(batch))]
+            outputs += [network(images(batch)), torch.compile(network, backend='eager', fullgraph=True)(images(batch))]
             assert relative_error(outputs[-1], before) > 1e-3
     assert max(relative_error(output, outputs[-2]) for output in outputs) <= 1e-5
 
@@ -143,7 +143,7 @@ def test_what_is_done_to_the_filter_of_a_gate_counts_without_gradients_too(name,
 @pytest.mark.parametrize('gradients', [False, True], ids=['inference', 'training'])
 def test_a_compiled_network_computes_what_the_plain_one_does(name, batch, gradients):
     ours, plain = ours_and_plain(name, torch.float64)
-    compiled = torch.compile(ours, backend='aot_eager')
+    compiled = torch.compile(ours, backend='aot_eager', fullgraph=True)
     with torch.set_grad_enabled(gradients):
         actual, expected = (network(images(batch, dtype=torch.float64)) for network in (compiled, plain))
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)

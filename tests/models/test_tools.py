@@ -51,7 +51,7 @@ def test_a_compiled_network_obeys_it_too(name, way, layer, batch):
     with torch.no_grad():
         for network in ours_and_plain(name):
             change_values(last_layers(network)[layer], way)
-            outputs.append(torch.compile(network, backend='eager')(images(batch)))
+            outputs.append(torch.compile(network, backend='eager', fullgraph=True)(images(batch)))
             assert relative_error(outputs[-1], network(images(batch))) <= 1e-5
     assert relative_error(*outputs) <= 1e-5
 

@@ -42,8 +42,8 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         template = f'{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}'
         monkeypatch.setattr('huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE', template)
         monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DISABLE_XET', True)
-        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT', 600)
-        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT', 600)
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT', 3600)
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT', 3600)
         monkeypatch.setattr('huggingface_hub.constants.HF_TOKEN_PATH', str(home / 'no_token'))
         monkeypatch.delenv('HF_TOKEN', raising=False)
         yield server

@@ -6,7 +6,7 @@ from pathlib import Path
 from eca_zoo.weights.manifest import Checkpoint, Entry, Source, Transform
 from eca_zoo.weights.sources.download import RetryPolicy
 
-QUICK = RetryPolicy(attempts=3, first_delay=0.01, max_delay=0.02, timeout=600)
+QUICK = RetryPolicy(attempts=3, first_delay=0.01, max_delay=0.02, timeout=3600)
 REPO = 'eca-zoo/test_eca_resnet.remote'
 NAME = 'test_eca_resnet.remote'
 

@@ -4,6 +4,8 @@ import gc
 import hashlib
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -76,15 +78,26 @@ def test_tensors_keep_their_memory_alive_and_can_be_written(home: Path, content:
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_forked_process_that_changes_weights_changes_its_own_alone(home: Path, content: bytes) -> None:
-    _, entry = stored(home, content)
-    weight = load_verified(NAME, entry)['fc.bias']
-    before = weight.clone()
-    child = os.fork()
-    if child == 0:
-        weight[:] = 0
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert torch.equal(weight, before)
+    stored(home, content)
+    # In a process without other threads: a fork of one that has some may wait for their locks without end.
+    script = (
+        'import os\n'
+        'from eca_zoo.weights.load import load_verified\n'
+        'from eca_zoo.weights.manifest import Source\n'
+        'from tests.weights.helpers import NAME, entry_with\n'
+        f'content = open({str(home / "model.safetensors")!r}, "rb").read()\n'
+        'weight = load_verified(NAME, entry_with(content, Source(file="model.safetensors")))["fc.bias"]\n'
+        'before = weight.clone()\n'
+        'child = os.fork()\n'
+        'if child == 0:\n'
+        '    weight[:] = 0\n'
+        '    os._exit(7)\n'
+        'print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), weight.equal(before), bool(before.any()))\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
+    command = [sys.executable, '-c', script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == '7 True True\n'
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])

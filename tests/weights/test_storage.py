@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs a POSIX system')
+
+
+@pytest.fixture
+def shown_home(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home in a folder that other users may see, which pytest's own folders are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv('ECA_ZOO_HOME', str(Path(folder) / 'home'))
+        yield Path(folder) / 'home'
 
 
 def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
@@ -97,15 +108,16 @@ def test_full_file_system_is_said_before_anything_is_transferred(
 
 
 @posix
-def test_folder_without_write_permission_is_named(hub: HubServer, url_entry: Entry, content: bytes, home: Path) -> None:
+def test_folder_without_write_permission_is_named(
+    hub: HubServer, url_entry: Entry, content: bytes, shown_home: Path
+) -> None:
+    home = shown_home
     home.mkdir()
     home.chmod(0o555)
     body = """
         if os.geteuid() == 0:
             os.seteuid(65534)  # root may write everywhere
     """
-    for folder in (home.parent, home.parent.parent, home.parent.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o055)
     kind, text = run_limited(body, hub.url('model.safetensors'), home, content)
     assert kind == 'StorageError'
     assert text == (f'{home}/locks: not writable (Permission denied); set ECA_ZOO_HOME to a folder that can be written')
@@ -115,11 +127,10 @@ def test_folder_without_write_permission_is_named(hub: HubServer, url_entry: Ent
 
 @posix
 def test_read_only_home_with_the_right_file_is_enough(
-    hub: HubServer, url_entry: Entry, home: Path, content: bytes
+    hub: HubServer, url_entry: Entry, shown_home: Path, content: bytes
 ) -> None:
+    home = shown_home
     fetch(NAME, url_entry)
-    for folder in (home.parent, home.parent.parent, home.parent.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o055)
     for path in [home, *home.rglob('*')]:
         path.chmod(0o555)
     body = """

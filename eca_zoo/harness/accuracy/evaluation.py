@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
@@ -37,6 +37,7 @@ def evaluate(
     predictions: Path | None = None,
     record_every: float = RECORD_EVERY,
     measured: Callable[[list[AccuracyResult]], None] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
 
@@ -55,6 +56,7 @@ def evaluate(
         record_every: seconds between two records of partial counts.
         measured: called once, with the results of the models that are done, before anything else that can fail: before
             predictions are written, and before an error that ends the evaluation is raised.
+        names: of settings in messages, see ``with_names``; by default the flags of ``validate``.
 
     Raises:
         InputError: the data set or a setting cannot be used, an image cannot be decoded, or the run directory belongs
@@ -62,29 +64,36 @@ def evaluate(
         RunError: decoding failed as a whole, or the predictions cannot be written.
         InterruptedRunError: ``stop`` was set.
     """
-    processes = current()
+    processes, names = current(), names or {}
     titles = [spec.title for spec in models]
-    settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
-    agreed(lambda: _check_same_data(opened))
-    run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
-    if predictions is not None:
-        run.store = PredictionStore(opened, journal)
+    with contextlib.ExitStack() as during:
+        during.enter_context(settings_named(names))
+        settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
+        agreed(lambda: _check_same_data(opened))
+        run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
+        run.say(opened.remarks())
+        if predictions is not None:
+            run.store = PredictionStore(opened, journal)
+        _evaluate(run, models, measured)
+        if run.store is not None and predictions is not None:
+            run.store.write(predictions, titles)
+    return [run.results[title] for title in titles]
+
+
+def _evaluate(
+    run: AccuracyRun, models: Sequence[ModelSpec], measured: Callable[[list[AccuracyResult]], None] | None
+) -> None:
+    """Evaluate ``models`` and hand the results to ``measured``, those of an evaluation that fails too."""
+    measured = measured or (lambda _: None)
+    titles = [spec.title for spec in models]
     try:
-        with contextlib.ExitStack() as during:
-            during.enter_context(numeric_flags(settings.precision))
-            during.enter_context(_repeatable(settings))
-            during.enter_context(_room_to_compile(settings))
+        with numeric_flags(run.settings.precision), _repeatable(run.settings), _room_to_compile(run.settings):
             run.evaluate(models)
     except Exception:
-        if measured is not None and run.results:
+        if run.results:
             measured([run.results[title] for title in titles if title in run.results])
         raise
-    results = [run.results[title] for title in titles]
-    if measured is not None:
-        measured(results)
-    if run.store is not None and predictions is not None:
-        run.store.write(predictions, titles)
-    return results
+    measured([run.results[title] for title in titles])
 
 
 def _prepare(

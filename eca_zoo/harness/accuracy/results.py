@@ -41,6 +41,7 @@ class AccuracyResult:
         batch_size: images a step, after halving.
         skipped: images that could not be decoded.
         checkpoint: file that was loaded; None for the model's own weights.
+        fuse: the network ran in its form for inference.
         error: why there is no accuracy; None if there is one.
         exit_code: of the command line for this error; 0 without.
     """
@@ -61,6 +62,7 @@ class AccuracyResult:
     batch_size: int | None = None
     skipped: tuple[BadImage, ...] = ()
     checkpoint: Path | None = None
+    fuse: bool = False
     error: str | None = None
     exit_code: int = 0
 

@@ -43,6 +43,7 @@ class EvalSettings:
         torchscript: compile with ``torch.jit.script``.
         global_pool: kind of pooling before the classifier.
         reparameterize: fold the branches of models that are made to be folded, with timm.
+        fuse: run the form for inference that ``eca_zoo.optimize_for_inference`` makes: batch norms folded.
         use_ema: load the averaged weights of a training checkpoint.
         normalize_in_workers: normalise images one by one, as timm does without its prefetcher.
         pin_memory: page-locked batches, on CUDA; by default there.
@@ -70,6 +71,7 @@ class EvalSettings:
     torchscript: bool = False
     global_pool: str | None = None
     reparameterize: bool = False
+    fuse: bool = False
     use_ema: bool = False
     normalize_in_workers: bool = False
     pin_memory: bool | None = None

@@ -15,7 +15,9 @@ from torch import nn
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.files import is_stream, replacing
-from eca_zoo.harness.networks.building import create_network, default_input_size, in_evaluation
+from eca_zoo.harness.networks.building import create_network, default_input_size, fused, in_evaluation
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.pretrained import check_classifier, pretrained_cfg
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 _CHECKED_BATCHES = (1, 3)
@@ -84,8 +86,11 @@ def export_network(
     img_size: int | None = None,
     model_kwargs: dict[str, Any] | None = None,
     opset: int | None = None,
+    fuse: bool = False,
 ) -> ExportReport:
     """Build ``name`` of timm's registry, with its weights if ``pretrained``, and export it with ``export_model``.
+
+    With ``fuse`` it is exported in the form for inference that ``eca_zoo.optimize_for_inference`` makes.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -96,9 +101,13 @@ def export_network(
     if img_size is not None and img_size < 1:
         raise InputError(f'img_size must be at least 1, not {img_size}')
     _check_target(path)
+    spec = ModelSpec(name, pretrained, model_kwargs=dict(model_kwargs or {}))
+    check_classifier(spec, pretrained_cfg(spec))
     model = create_network(name, img_size, model_kwargs, pretrained)
     channels, height, width = default_input_size(model)
     size = (channels, img_size or height, img_size or width)
+    if fuse:
+        model = fused(model.eval(), size, name)
     return export_model(model, size, path, format, opset)
 
 

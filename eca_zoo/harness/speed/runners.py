@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from eca_zoo.harness.machine.devices import autocast, parameter_dtype
-from eca_zoo.harness.networks.building import create_network, default_input_size
+from eca_zoo.harness.networks.building import create_network, default_input_size, fused
 from eca_zoo.harness.networks.export import onnx_session, write_onnx
-from eca_zoo.harness.networks.fuse import fuse_batch_norms
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.speed.settings import ThroughputSettings
 
@@ -133,5 +132,5 @@ def _build_network(spec: ModelSpec, settings: ThroughputSettings) -> tuple[nn.Mo
         height = width = settings.img_size
     model.train(settings.train)
     if settings.fuse:
-        model = fuse_batch_norms(model, (channels, height, width))
+        model = fused(model, (channels, height, width), spec.title)
     return model, (channels, height, width)

@@ -24,7 +24,7 @@ class ThroughputSettings:
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
         backend: ``torch``, ``onnxruntime`` or ``openvino`` (both on the CPU).
-        fuse: fold batch norms into convolutions, in a copy.
+        fuse: time the form for inference that ``eca_zoo.optimize_for_inference`` makes: batch norms folded.
         batch_size: images a step, halved as long as they do not fit; 256 on a GPU and 16 on the CPU by default.
         img_size: height and width in pixels; the network's own by default.
         train: time training steps (forward, backward, SGD) in place of inference.

@@ -195,8 +195,12 @@ ALL_COLUMNS = (
         lambda settings: None if settings.backend != 'torch' else settings.compile or 'none',
     ),
     _setting('backend', 'torch, onnxruntime or openvino', attrgetter('backend')),
-    _setting(
-        'fused', 'yes: batch norms were folded into convolutions', lambda settings: 'yes' if settings.fuse else 'no'
+    Column(
+        'fused', '',
+        'whether the network ran in its form for inference (`eca_zoo.optimize_for_inference`: batch norms folded): '
+        'yes, no, or what alone was measured in it: accuracy or throughput',
+        'settings of the validation and of the benchmark', is_setting=True,
+        values={part: lambda measured: 'yes' if measured.fuse else 'no' for part in ('accuracy', 'setting')},
     ),
     _setting(
         'allocator',

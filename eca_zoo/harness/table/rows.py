@@ -14,6 +14,8 @@ from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.frames import to_frame
 from eca_zoo.weights.manifest import Entry, Manifest
 
+_SHARED_FUSED = 'fused of the accuracy'
+
 
 @dataclass
 class Measured:
@@ -92,14 +94,31 @@ def join_measurements(
         complexities.append(key | dict(complexity_of(name, complexity_size(given, shared_cells.get(name, {})))))
         inferences += [key | throughput_cells(results.infer[name])] if name in results.infer else []
         trainings += [key | throughput_cells(results.train[name])] if name in results.train else []
-    shared = [{'model': name, **cells} for name, cells in shared_cells.items()]
+    shared = [
+        {'model': name, **{_SHARED_FUSED if key == 'fused' else key: cell for key, cell in cells.items()}}
+        for name, cells in shared_cells.items()
+    ]
     table = pd.DataFrame(itertools.product(names, range(len(settings))), columns=['model', 'setting'])
     errors = []
     for rows, on in ((complexities, 2), (shared, 1), (inferences, 2), (trainings, 2)):
         table, error = _joined(table, rows, ['model', 'setting'][:on])
         errors.append(error)
     reasons = ['; '.join(dict.fromkeys(filter(None, of_row))) or None for of_row in zip(*errors, strict=True)]
-    return to_frame(table.drop(columns='setting').assign(error=reasons))
+    table = table.drop(columns='setting').assign(error=reasons)
+    if _SHARED_FUSED in table:
+        of_accuracy = table.pop(_SHARED_FUSED)
+        of_throughput = table.get('fused', pd.Series(None, table.index, dtype=object))
+        table['fused'] = list(map(_which_is_fused, of_accuracy, of_throughput))
+    return to_frame(table)
+
+
+def _which_is_fused(accuracy: Any, throughput: Any) -> str | None:
+    """The cell ``fused`` of a row whose parts have these; what was not measured has none."""
+    if pd.isna(throughput) or pd.isna(accuracy):
+        return next((cell for cell in (accuracy, throughput) if not pd.isna(cell)), None)
+    if accuracy == throughput:
+        return accuracy
+    return 'accuracy' if accuracy == 'yes' else 'throughput'
 
 
 def _joined(table: pd.DataFrame, rows: list[dict[str, Any]], on: list[str]) -> tuple[pd.DataFrame, list[str | None]]:

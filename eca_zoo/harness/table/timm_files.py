@@ -130,7 +130,7 @@ def _benchmark_name(row: Mapping[Any, Any]) -> str:
     layout = 'nhwc' if row['memory_format'] == 'channels_last' else 'nchw'
     extras = [row['backend']] if row['backend'] != 'torch' else []
     extras += ['dynamo'] if row['compile'] not in (None, 'none') else []
-    extras += ['fused'] if row['fused'] == 'yes' else []
+    extras += ['fused'] if row['fused'] in ('yes', 'throughput') else []
     extras += ['kept'] if row['allocator'] == 'kept' else []
     device = str(row['device']).split(':')[0]
     parts = ['benchmark-infer', row['precision'], layout, device, *extras]

@@ -123,6 +123,36 @@ def test_one_network_is_exported_at_a_time(capsys):
     assert "'zoo' stands for 6 networks; name one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('format', ['onnx', 'torch-export'])
+def test_the_form_for_inference_is_exported_on_request(format, tmp_path, capsys):
+    plain, fused = (tmp_path / f'{name}{export.FORMATS[format]}' for name in ('plain', 'fused'))
+    arguments = ['test_eca_resnet.digits', '--format', format, '--out']
+    assert main(['export', *arguments, str(plain)]) == main(['export', *arguments, str(fused), '--fuse']) == 0
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        expected, actual = (run_file(path, images) for path in (plain, fused))
+    assert (actual - expected).norm() / expected.norm() < 1e-5
+    if format == 'torch-export':
+        graph = torch.export.load(fused).module().graph
+        assert not any('norm' in str(node.target) for node in graph.nodes)
+
+
+def run_file(path, images):
+    if path.suffix == '.pt2':
+        return torch.export.load(path).module()(images)
+    session = pytest.importorskip('onnxruntime').InferenceSession(path, providers=['CPUExecutionProvider'])
+    return torch.from_numpy(session.run(None, {'input': images.numpy()})[0])
+
+
+def test_a_network_without_such_a_form_is_refused(tmp_path, capsys):
+    path = tmp_path / 'x.onnx'
+    assert main(['export', 'test_convnext', '--random-weights', '--fuse', '--out', str(path)]) == 2
+    assert capsys.readouterr().err == (
+        'eca-zoo export: error: test_convnext: there is no convolution followed by a batch norm to fold; use the '
+        'network as it is (leave out fuse)\n'
+    )
+
+
 def test_the_command_says_what_it_wrote(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ['--format', 'torch-export', '--random-weights', '--img-size', '32']

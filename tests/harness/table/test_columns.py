@@ -1,19 +1,22 @@
 """The results table: columns, units, CSV and the text for a terminal."""
 
 import csv
+import dataclasses
 import io
 
 import pytest
 
 from eca_zoo.errors import InputError
+from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.networks.complexity import complexity
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import COLUMNS, cells_of, columns_as_markdown
 from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.frames import to_frame
-from eca_zoo.harness.table.rows import join_measurements, reported_cells, throughput_cells
+from eca_zoo.harness.table.rows import Measured, accuracy_cells, join_measurements, reported_cells, throughput_cells
 from eca_zoo.harness.table.text import to_text
+from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import packaged_manifest
 from tests.harness.processes import ROOT
 
@@ -126,6 +129,29 @@ def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
     table = join_measurements(['eca_resnet18'], measured, lambda name, size: {'params': 1}, shared)
     assert table['error'].tolist() == ['weights not published; CUDA out of memory']
     assert table['params'].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ('accuracy', 'throughput', 'cell'),
+    [
+        (None, True, 'yes'), (None, False, 'no'), (True, None, 'yes'), (False, None, 'no'), (True, True, 'yes'),
+        (False, False, 'no'), (True, False, 'accuracy'), (False, True, 'throughput'),
+    ],
+)  # fmt: skip
+def test_fused_says_which_figures_of_a_row_were_measured_in_the_form_for_inference(accuracy, throughput, cell):
+    name = 'eca_resnet18'
+    shared, measured = {name: {}}, []
+    if accuracy is not None:
+        shared = {name: accuracy_cells(AccuracyResult(name, 'digits', fuse=accuracy))}
+    if throughput is not None:
+        settings = dataclasses.replace(SETTINGS, fuse=throughput)
+        measured = [(settings, Measured({name: dataclasses.replace(TIMED, settings=settings)}))]
+    table = join_measurements([name], measured, lambda name, size: {'infer_gmacs_fvcore': 1.82}, shared)
+    assert table['fused'].tolist() == [cell]
+    if throughput is not None:
+        assert list(to_timm_files(table))[-1] == (
+            'benchmark-infer-fp32-nhwc-cpu-fused.csv' if throughput else 'benchmark-infer-fp32-nhwc-cpu.csv'
+        )
 
 
 def test_a_file_is_replaced_whole(tmp_path):

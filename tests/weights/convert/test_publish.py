@@ -41,8 +41,8 @@ def run_python(script: str, hub: HubServer, home: Path, **variables: str) -> str
         'HF_ENDPOINT': hub.endpoint,
         'HF_HOME': str(home / 'hf'),
         'HF_HUB_DISABLE_XET': '1',
-        'HF_HUB_DOWNLOAD_TIMEOUT': '600',
-        'HF_HUB_ETAG_TIMEOUT': '600',
+        'HF_HUB_DOWNLOAD_TIMEOUT': '3600',
+        'HF_HUB_ETAG_TIMEOUT': '3600',
         'ECA_ZOO_HOME': str(home / 'zoo'),
         **variables,
     }

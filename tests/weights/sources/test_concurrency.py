@@ -18,7 +18,7 @@ from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 
 WORKERS = 8
-PATIENCE = 600  # seconds after which something hangs
+PATIENCE = 3600  # seconds after which something hangs
 # The console script's own way in: without torch, so that eight processes start at once.
 CLI = "import sys; sys.argv[0] = 'eca-zoo'; from eca_zoo.cli import main; sys.exit(main())"
 
