@@ -36,6 +36,18 @@ def validate(*arguments: object) -> int:
     return main(['validate', '--device', 'cpu', '-j', '0', '-b', '16', '-m', MODEL, *map(str, arguments)])
 
 
+def local_model(place: Path, **cfg: object) -> str:
+    """The digits' model as timm saves it into a folder, with another ``cfg``; what timm builds it by."""
+    model = timm.create_model(MODEL, pretrained=True)
+    place.mkdir(parents=True)
+    save_file(model.state_dict(), place / 'model.safetensors')
+    keys = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')
+    cfg = {**{key: model.pretrained_cfg[key] for key in keys}, 'num_classes': 10, **cfg}
+    config = {'architecture': 'test_eca_resnet', 'num_classes': 10, 'pretrained_cfg': cfg}
+    (place / 'config.json').write_text(json.dumps(config))
+    return f'local-dir:{place}'
+
+
 def benchmark(*arguments: object) -> int:
     quick = ['--img-size', '32', '-b', '1', '--rounds', '2', '--round-seconds', '0', '--num-warm-iter', '0']
     return main(['benchmark', '--device', 'cpu', *quick, '--model', *map(str, arguments)])
@@ -97,8 +109,8 @@ def fail_in_the_second_pass(monkeypatch, error: Exception) -> None:
 
 def test_models_that_are_done_are_in_the_table_of_a_run_that_fails(folder, tmp_path, capsys, monkeypatch):
     fail_in_the_second_pass(monkeypatch, RunError('the disk is gone'))
-    save_file(timm.create_model('test_resnet', num_classes=10).state_dict(), tmp_path / 'w.safetensors')
-    arguments = ['test_resnet', '--num-classes', 10, '--data-dir', folder, '--results-file', tmp_path / 't.json']
+    other = local_model(tmp_path / 'm', crop_pct=0.9)
+    arguments = [other, '--data-dir', folder, '--results-file', tmp_path / 't.json']
     assert validate(*arguments) == 1
     out = capsys.readouterr()
     assert '100.0000' in out.out
@@ -106,11 +118,11 @@ def test_models_that_are_done_are_in_the_table_of_a_run_that_fails(folder, tmp_p
     assert json.loads((tmp_path / 't.json').read_text())['model'] == MODEL
 
 
-def test_an_error_has_the_table_of_the_models_that_are_done(folder, monkeypatch):
+def test_an_error_has_the_table_of_the_models_that_are_done(folder, tmp_path, monkeypatch):
     fail_in_the_second_pass(monkeypatch, RunError('the disk is gone'))
-    arguments = {'device': 'cpu', 'workers': 0, 'num_classes': 10}
+    models = [MODEL, local_model(tmp_path / 'm', crop_pct=0.9)]
     with pytest.raises(RunError, match='the disk is gone') as caught:
-        eca_zoo.evaluate([MODEL, 'test_resnet'], folder, **arguments)
+        eca_zoo.evaluate(models, folder, device='cpu', workers=0)
     assert caught.value.measured['top1'].tolist() == [100.0]
 
 
@@ -176,13 +188,13 @@ def test_the_end_of_the_name_is_the_format(folder, tmp_path):
     for path in files.values():
         assert validate(folder, '--results-file', path) == 0
     (row,) = csv.DictReader(files['csv'].read_text().splitlines())
-    assert list(row.values()) == [MODEL, '100.0', '0.0', '100.0', '0.0', '0.37', '32', '1.0', 'bilinear']
-    values = [MODEL, 100.0, 0.0, 100.0, 0.0, 0.37, 32, 1.0, 'bilinear']
+    assert list(row.values()) == [MODEL, '100.0', '0.0', '100.0', '0.0', '0.37', '32', '1.0', 'bilinear', '60']
+    values = [MODEL, 100.0, 0.0, 100.0, 0.0, 0.37, 32, 1.0, 'bilinear', 60]
     assert list(json.loads(files['json'].read_text()).values()) == values
     assert pd.read_parquet(files['parquet']).iloc[0].tolist() == values
     assert files['md'].read_text().splitlines()[1:] == [
-        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |',
-        f'| {MODEL} | 100.0 | 0.0 | 100.0 | 0.0 | 0.37 | 32 | 1.0 | bilinear |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |',
+        f'| {MODEL} | 100.0 | 0.0 | 100.0 | 0.0 | 0.37 | 32 | 1.0 | bilinear | 60 |',
     ]
     assert all(b'\r' not in path.read_bytes() for end, path in files.items() if end != 'parquet')
 
@@ -255,17 +267,11 @@ def test_a_pipe_and_a_link_take_the_table_and_stay(command, folder, tmp_path):
 
 @pytest.mark.parametrize('name', ['me@host', 'm@v1'])
 def test_a_model_has_its_whole_name_in_the_file(name, folder, tmp_path):
-    model = timm.create_model(MODEL, pretrained=True)
-    place = tmp_path / name / 'model'
-    place.mkdir(parents=True)
-    save_file(model.state_dict(), place / 'model.safetensors')
-    cfg = {key: model.pretrained_cfg[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
-    config = {'architecture': 'test_eca_resnet', 'num_classes': 10, 'pretrained_cfg': {**cfg, 'num_classes': 10}}
-    (place / 'config.json').write_text(json.dumps(config))
-    arguments = [f'local-dir:{place}', '--data-dir', folder, '--results-file', tmp_path / 't.csv']
+    model = local_model(tmp_path / name / 'model')
+    arguments = [model, '--data-dir', folder, '--results-file', tmp_path / 't.csv']
     assert validate(*arguments) == 0
     models = {row['model'] for row in csv.DictReader((tmp_path / 't.csv').read_text().splitlines())}
-    assert models == {MODEL, f'local-dir:{place}'}
+    assert models == {MODEL, model}
 
 
 def test_a_checkpoint_in_a_folder_with_an_at_sign_has_the_name_of_its_model(folder, tmp_path):
