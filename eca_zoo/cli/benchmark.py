@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Flags have the names of timm's benchmark.py. Without a counterpart: --opt and what belongs to it (training steps use
-SGD with momentum 0.9), --torchscript, --aot-autograd, --fuser (outdated in PyTorch), --detail, --fast-norm, --reparam,
+SGD with momentum 0.9), --torchscript, --aot-autograd, --fuser (outdated in PyTorch), --detail, --fast-norm,
 --gp, --grad-checkpointing, --drop* (use --model-kwargs), --input-size, --use-train-size (use --img-size),
 --num-bench-iter (use --rounds and --round-seconds), --no-retry.
 """
@@ -82,6 +82,7 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
         '--backend', nargs='+', default=['torch'], metavar='B',
         help='torch, onnxruntime or openvino; several give a row each (default: torch)',
     )  # fmt: skip
+    parser.add_argument('--reparam', action='store_true', help='fold the branches of models that are made for it')
     parser.add_argument('--fuse', action='store_true', help='time the form for inference: batch norms folded')
     parser.add_argument('--rounds', type=int, default=10, metavar='N', help='turns of each network (default: 10)')
     parser.add_argument('--round-seconds', type=float, default=0.5, metavar='S', help='length of one (default: 0.5)')
@@ -139,6 +140,7 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
         round_seconds=args.round_seconds,
         warmup_steps=args.num_warm_iter,
         threads=args.threads,
+        reparameterize=args.reparam,
         keep_freed_memory=args.keep_freed_memory,
     )
 

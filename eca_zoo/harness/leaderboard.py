@@ -192,7 +192,8 @@ class _Run:
     def _restore(self) -> None:
         """Take what the journal holds."""
         for row in self.journal.finished_rows(_COMPLEXITY).values():
-            self.measurements.complexities[row['title'], row['img_size']] = row['cells']
+            counted = row['title'], row['img_size'], row.get('reparameterize', False)
+            self.measurements.complexities[counted] = row['cells']
         for key, row in self.journal.finished_rows(_THROUGHPUT).items():
             result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
             _, results = self.measurements.measured[int(key.partition('/')[0])]
@@ -215,13 +216,15 @@ class _Run:
         """Count the complexity of the networks that the journal does not hold."""
         shared = self._shared_cells()
         total = len(self.measurements.specs)
-        for done, (title, img_size) in enumerate(self.measurements.count_complexities(shared)):
+        for done, key in enumerate(self.measurements.count_complexities(shared)):
+            title, img_size, reparameterize = key
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
-            cells = self.measurements.complexities[title, img_size]
+            cells = self.measurements.complexities[key]
             if 'error' not in cells:
-                row = {'title': title, 'img_size': img_size, 'cells': cells}
-                self.journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
+                row = {'title': title, 'img_size': img_size, 'reparameterize': reparameterize, 'cells': cells}
+                name = f'{title}@{img_size}{"/reparameterized" if reparameterize else ""}'
+                self.journal.record_row(name, row, _COMPLEXITY)
 
     def _end_if(self, stop: StopRequest) -> None:
         if stop.signal_name is not None:

@@ -19,6 +19,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import numeric_flags, resolve_device, visible_devices
 from eca_zoo.harness.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
 from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.runners import Runner, Step
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -189,7 +190,7 @@ def _measure_group(
     timed_networks = [_TimedNetwork(spec) for spec in [*group, *([baseline] if baseline else [])]]
     with numeric_flags(settings.precision, settings.threads):
         for timed in timed_networks:
-            _guarded(timed, lambda c: _warm_up(c, settings))
+            _guarded(timed, settings, lambda c: _warm_up(c, settings))
             meter.advance(f'warmed up {timed.spec.title}')
         running = [timed for timed in timed_networks if timed.error is None]
         for index in range(settings.rounds):
@@ -197,7 +198,7 @@ def _measure_group(
             start = index % max(len(running), 1)
             for timed in running[start:] + running[:start]:
                 if timed.error is None:
-                    _guarded(timed, _time_round)
+                    _guarded(timed, settings, _time_round)
             meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
     reference = timed_networks[-1] if baseline else None
     results = [_result(timed, settings, reference) for timed in timed_networks]
@@ -207,14 +208,12 @@ def _measure_group(
     return results
 
 
-def _guarded(timed: _TimedNetwork, work: Callable[[_TimedNetwork], None]) -> None:
+def _guarded(timed: _TimedNetwork, settings: ThroughputSettings, work: Callable[[_TimedNetwork], None]) -> None:
     """Do ``work``; what goes wrong is kept as the timed's error, and its memory is given back."""
     try:
         work(timed)
-    except InputError as error:
-        timed.error = str(error)
     except Exception as error:
-        timed.error = ' '.join(str(error).split()) or type(error).__name__
+        timed.error = reason(error, settings, timed.runner.batch_size if timed.runner is not None else 0)
         _logger.debug('%s failed', timed.spec.title, exc_info=True)
     if timed.error is not None:
         _logger.warning('%s: %s', timed.spec.title, timed.error)

@@ -24,6 +24,7 @@ class ThroughputSettings:
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
         backend: ``torch``, ``onnxruntime`` or ``openvino`` (both on the CPU).
+        reparameterize: fold the branches of models that are made to be folded, with timm.
         fuse: time the form for inference that ``eca_zoo.optimize_for_inference`` makes: batch norms folded.
         batch_size: images a step, halved as long as they do not fit; 256 on a GPU and 16 on the CPU by default.
         img_size: height and width in pixels; the network's own by default.
@@ -42,6 +43,7 @@ class ThroughputSettings:
     compile: str = ''
     compile_mode: str = ''
     backend: str = 'torch'
+    reparameterize: bool = False
     fuse: bool = False
     batch_size: int | None = None
     img_size: int | None = None
@@ -76,8 +78,11 @@ class ThroughputSettings:
             raise InputError('warmup_steps and round_seconds must not be negative')
         if self.backend not in BACKENDS:
             raise InputError(f'backend {self.backend!r} is unknown; use one of {", ".join(BACKENDS)}')
-        if self.train and (self.fuse or self.backend != 'torch'):
-            raise InputError('training steps run in torch and with their batch norms; leave out fuse and backend')
+        if self.train and (self.fuse or self.reparameterize or self.backend != 'torch'):
+            raise InputError(
+                'training steps run in torch and with their batch norms and branches; leave out fuse, reparameterize '
+                'and backend'
+            )
         if self.backend != 'torch':
             self._check_foreign_backend(device, precision)
         if self.keep_freed_memory:

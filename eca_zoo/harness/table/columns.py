@@ -203,6 +203,11 @@ ALL_COLUMNS = (
         values={part: lambda measured: 'yes' if measured.fuse else 'no' for part in ('accuracy', 'setting')},
     ),
     _setting(
+        'reparameterized',
+        'yes: branches of networks that are made for it were folded with timm, before they were counted and timed',
+        lambda settings: 'yes' if settings.reparameterize else 'no',
+    ),
+    _setting(
         'allocator',
         'memory of the CPU: default (the C library as it is), kept (it keeps the memory of freed tensors), or '
         'environment (variables choose or tune it); empty on other devices',

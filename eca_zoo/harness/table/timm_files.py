@@ -18,7 +18,7 @@ _INFERENCE = (
     'infer_gmacs', 'infer_macts',
 )  # fmt: skip
 _NEEDED = {*_ACCURACY, *_INFERENCE, 'dataset', 'infer_gmacs_fvcore', 'device', 'precision', 'memory_format'}
-_NEEDED |= {'compile', 'backend', 'fused', 'allocator'}
+_NEEDED |= {'compile', 'backend', 'fused', 'reparameterized', 'allocator'}
 # Data sets whose files give differences to another one, as in timm's results/generate_csv_results.py.
 _BASES = {
     'imagenet-real': 'imagenet',
@@ -131,6 +131,7 @@ def _benchmark_name(row: Mapping[Any, Any]) -> str:
     extras = [row['backend']] if row['backend'] != 'torch' else []
     extras += ['dynamo'] if row['compile'] not in (None, 'none') else []
     extras += ['fused'] if row['fused'] in ('yes', 'throughput') else []
+    extras += ['reparam'] if row['reparameterized'] == 'yes' else []
     extras += ['kept'] if row['allocator'] == 'kept' else []
     device = str(row['device']).split(':')[0]
     parts = ['benchmark-infer', row['precision'], layout, device, *extras]

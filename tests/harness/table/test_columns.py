@@ -23,8 +23,8 @@ from tests.harness.processes import ROOT
 SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
-    'infer_spread', 'backend', 'fused', 'allocator', 'train_samples_per_sec', 'train_step_time', 'train_batch_size',
-    'train_img_size', 'train_relative_throughput', 'error',
+    'infer_spread', 'backend', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec', 'train_step_time',
+    'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
 }  # fmt: skip
 ACCURACY = {
     'dataset': 'imagenet-1k', 'num_images': 50000, 'top1': 70.916, 'top1_err': 29.084, 'top5': 89.93, 'top5_err': 10.07,
@@ -103,6 +103,7 @@ def test_the_text_shows_measured_columns_and_shared_settings_once(row):
     ]  # fmt: skip
     assert lines[-1] == (
         'device cpu, precision fp32, memory_format channels_last, compile none, backend torch, fused no, '
+        'reparameterized no, '
         'allocator default, infer_batch_size 4, infer_img_size 224'
     )
 
@@ -126,7 +127,7 @@ def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
     failed = ThroughputResult('eca_resnet18', SETTINGS, error='CUDA out of memory')
     measured = [(SETTINGS, type('Both', (), {'infer': {'eca_resnet18': failed}, 'train': {}})())]
     shared = {'eca_resnet18': {'error': 'weights not published'}}
-    table = join_measurements(['eca_resnet18'], measured, lambda name, size: {'params': 1}, shared)
+    table = join_measurements(['eca_resnet18'], measured, lambda key: {'params': 1}, shared)
     assert table['error'].tolist() == ['weights not published; CUDA out of memory']
     assert table['params'].tolist() == [1]
 
@@ -146,7 +147,7 @@ def test_fused_says_which_figures_of_a_row_were_measured_in_the_form_for_inferen
     if throughput is not None:
         settings = dataclasses.replace(SETTINGS, fuse=throughput)
         measured = [(settings, Measured({name: dataclasses.replace(TIMED, settings=settings)}))]
-    table = join_measurements([name], measured, lambda name, size: {'infer_gmacs_fvcore': 1.82}, shared)
+    table = join_measurements([name], measured, lambda key: {'infer_gmacs_fvcore': 1.82}, shared)
     assert table['fused'].tolist() == [cell]
     if throughput is not None:
         assert list(to_timm_files(table))[-1] == (
