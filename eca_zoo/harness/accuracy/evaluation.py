@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
-from eca_zoo.harness.machine.devices import numeric_flags
+from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -87,7 +86,9 @@ def _evaluate(
     measured = measured or (lambda _: None)
     titles = [spec.title for spec in models]
     try:
-        with numeric_flags(run.settings.precision), _repeatable(run.settings), _room_to_compile(run.settings):
+        # cuDNN chooses algorithms by rules, so that a run that is continued gives the same digits.
+        flags = numeric_flags(run.settings.precision, search=False, deterministic=True)
+        with flags, _room_to_compile(run.settings):
             run.evaluate(models)
     except Exception:
         if run.results:
@@ -133,10 +134,3 @@ def _check_same_data(opened: OpenData) -> None:
             f'{opened.spec.root or opened.spec.dataset}: process {different} sees other files there than process 0; '
             'all machines need the same'
         )
-
-
-def _repeatable(settings: EvalSettings) -> Any:
-    """cuDNN chooses algorithms by rules and not by a race, so that a run that is continued gives the same digits."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=settings.precision == 'tf32'
-    )

@@ -1,7 +1,6 @@
-"""Devices and numeric precisions: chosen sensibly, checked before anything runs, and restored afterwards."""
+"""Devices and numeric precisions: chosen sensibly, and checked before anything runs."""
 
 import contextlib
-from collections.abc import Iterator
 
 import torch
 
@@ -94,22 +93,3 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """The autocast context of ``precision`` on ``device``; empty where it has none."""
     dtype = _AUTOCAST_DTYPES.get(precision)
     return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def numeric_flags(precision: str, threads: int | None = None) -> Iterator[None]:
-    """Set torch's global flags (TF32 for ``precision``, cuDNN's search, CPU threads) and restore them afterwards."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark, torch.get_num_threads())
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = precision == 'tf32'
-        cudnn.benchmark = True
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        # Of its three values, matmul.allow_tf32 tells two apart.
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32, cudnn.benchmark = before[1:3]
-        if threads is not None:
-            torch.set_num_threads(before[3])
