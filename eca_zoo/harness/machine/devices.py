@@ -16,6 +16,9 @@ _ALIASES = {
     'amp_fp16': 'amp',
     'amp_bfloat16': 'amp_bf16',
 }
+# Compute capability of NVIDIA's GPUs since which TensorFloat-32 and bfloat16 are there (CUDA C++ Programming Guide,
+# table "Feature Support per Compute Capability").
+_AMPERE = (8, 0)
 _PARAMETER_DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 _AUTOCAST_DTYPES = {'amp': torch.float16, 'amp_bf16': torch.bfloat16}
 
@@ -75,13 +78,25 @@ def parse_precision(text: str) -> str:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that ``device`` does not have.
+    """Refuse a precision that ``device`` does not have, or that it emulates.
 
     Raises:
         InputError: it does not have it.
     """
     if precision == 'tf32' and device.type != 'cuda':
         raise InputError(f'precision tf32 exists on CUDA alone, not on {device.type}; use fp32 or bf16')
+    needs = {'tf32': 'TensorFloat-32', 'bf16': 'bfloat16', 'amp_bf16': 'bfloat16'}.get(precision)
+    if device.type != 'cuda' or needs is None:
+        return
+    name = torch.cuda.get_device_name(device)
+    if torch.version.hip is not None:
+        if precision == 'tf32' and not getattr(torch.cuda, 'is_tf32_supported', bool)():
+            raise InputError(f'precision tf32: {name} has none; use fp32, fp16, bf16 or amp')
+    elif (capability := torch.cuda.get_device_capability(device)) < _AMPERE:
+        raise InputError(
+            f'precision {precision}: {name} (compute capability {capability[0]}.{capability[1]}) has no {needs}, which '
+            'begins with 8.0, and would compute in another precision; use fp32, fp16 or amp'
+        )
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
