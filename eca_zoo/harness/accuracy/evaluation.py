@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import PredictionStore
@@ -15,7 +17,7 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.flags import numeric_flags
-from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
+from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
@@ -39,8 +41,8 @@ def evaluate(
     """Evaluate ``models`` on ``data``; one result each, in their order.
 
     A model that fails is a result with an ``error`` and does not stop the others. Under ``torchrun`` (see
-    ``distributed.process_group``) each process counts its part of the images, and all return the same results. torch's
-    global flags and random state are as before afterwards.
+    ``harness.machine.processes.process_group``) each process counts its part of the images, and all return the same
+    results. torch's global flags and random state are as before afterwards.
 
     Args:
         models: what to evaluate; titles must differ.
@@ -66,6 +68,7 @@ def evaluate(
     with contextlib.ExitStack() as during:
         during.enter_context(settings_named(names))
         settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
+        agreed(lambda: check_own_devices(torch.device(settings.device)))
         agreed(lambda: _check_same_data(opened))
         run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
         run.say(opened.remarks())

@@ -288,9 +288,7 @@ class AccuracyRun:
         bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
-        device = torch.device(self.settings.device)
-        counts = torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]).to(device)
-        summed = sum_counts(counts).cpu()
+        summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
         total = Tally(summed[:-1].reshape(tally.per_class.shape), int(summed[-1]))
         result = self._result(spec, member, total, tuple(bad))
         if result.error is None and self.journal is not None and self.processes.is_main:

@@ -1,6 +1,8 @@
 """Devices and numeric precisions: chosen sensibly, and checked before anything runs."""
 
 import contextlib
+import os
+import socket
 
 import torch
 
@@ -47,10 +49,30 @@ def resolve_device(name: str = 'auto') -> torch.device:
 
 
 def visible_devices(device: torch.device) -> list[torch.device]:
-    """All devices that work can be spread over: every visible GPU of the kind of ``device``, else itself alone."""
+    """All devices that work can be spread over: every visible GPU of the name of ``device``, else itself alone."""
     if device.type not in ('cuda', 'xpu'):
         return [device]
-    return [torch.device(device.type, index) for index in range(_device_counts()[device.type])]
+    every = [torch.device(device.type, index) for index in range(_device_counts()[device.type])]
+    return [other for other in every if hardware_name(other) == hardware_name(device)]
+
+
+def hardware_name(device: torch.device) -> str | None:
+    """The name of a GPU, such as ``NVIDIA H100 80GB HBM3``; None for the CPU."""
+    if device.type in ('cuda', 'xpu'):
+        return getattr(torch, device.type).get_device_name(device)
+    return 'Apple GPU' if device.type == 'mps' else None
+
+
+def hardware_id(device: torch.device) -> str | None:
+    """What tells a GPU, or a slice of one (MIG), from all others, under whatever index it is seen; None for the CPU."""
+    if device.type == 'cuda':
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
+        # Slices of one GPU may have its UUID.
+        if visible[0].startswith('MIG') and (device.index or 0) < len(visible):
+            return visible[device.index or 0]
+    if device.type in ('cuda', 'xpu'):
+        return str(getattr(torch, device.type).get_device_properties(device).uuid)
+    return f'{socket.gethostname()}:{device.type}' if device.type == 'mps' else None
 
 
 def _device_counts() -> dict[str, int]:
