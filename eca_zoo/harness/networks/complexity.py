@@ -188,7 +188,7 @@ class _OperatorCounter(TorchDispatchMode):
         operator = func._overloadpacket
         if operator is _aten.native_batch_norm:
             # Only shapes matter; PyTorch derives them by decomposing the norm, which takes longer than all the rest.
-            out = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
+            out: Any = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
         elif _changes_values_alone(func, args):
             out = args[0]
         else:
