@@ -1,4 +1,4 @@
-"""What is called from Python leaves the process as it was: threads, flags, signals, logging, random state, variables."""
+"""What is called from Python leaves the process as it was: threads, flags, signals, logging, random numbers."""
 
 import gc
 import json
