@@ -3,17 +3,20 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class EcaZooError(Exception):
     """Base of every error that the package raises on purpose; its text is a single line for the user.
 
     ``exit_code`` is what the command line returns for it. ``is_said_elsewhere`` is set where another process of the run
-    prints the line.
+    prints the line. ``measured`` is the table of what had been measured before, where the function that raised it
+    returns a table; else None.
     """
 
     exit_code = 1
     is_said_elsewhere = False
+    measured: Any = None
 
 
 class InputError(EcaZooError, ValueError):
@@ -24,6 +27,10 @@ class InputError(EcaZooError, ValueError):
 
 class RunError(EcaZooError, RuntimeError):
     """A run that was asked for correctly and failed on the way (exit code 1)."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, in a command that asks for it to be raised where Ctrl-C raises ``KeyboardInterrupt``."""
 
 
 def one_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ FLOORS = (
     ('harness.suites',),
     ('harness.leaderboard',),
     ('report', 'training', 'detection'),
-    ('arguments', 'api'),
+    ('arguments', 'api', 'api_training'),
     ('cli',),
     ('__init__', '__main__'),
 )

@@ -8,13 +8,13 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from eca_zoo.cli import benchmark, export, leaderboard, train, validate, weights
-from eca_zoo.errors import EcaZooError
-
-_INTERRUPTED = 130
+from eca_zoo.cli.collector import collect_seldom
+from eca_zoo.errors import EcaZooError, Terminated
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,10 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: the process's) and return its exit code: 0, 1 (failed) or 2 (wrong)."""
+def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
+    """Run the command line ``argv`` (default: the process's) and return its exit code: 0, 1 (failed) or 2 (wrong).
+
+    Args:
+        argv: the arguments.
+        owns_process: the process does nothing else, so that what it is set to need not be put back.
+    """
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.owns_process = owns_process
     if args.version:
         from importlib.metadata import version
 
@@ -53,12 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_process(argv: Sequence[str] | None = None) -> int:
     """``main`` for a process that does nothing else, which begins and ends sooner.
 
-    Importing torch and timm makes some hundred thousand objects that live until the process ends: the garbage collector
-    looks at them less often meanwhile, and not again when they end.
+    The garbage collector looks less often at the objects that importing torch and timm makes, and not again when the
+    process ends.
     """
-    gc.set_threshold(10_000)
+    collect_seldom()
     try:
-        return main(argv)
+        return main(argv, owns_process=True)
     finally:
         gc.freeze()
 
@@ -73,9 +79,10 @@ def run_command(args: argparse.Namespace) -> int:
         if not error.is_said_elsewhere:
             print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f'eca-zoo {args.command}: interrupted', file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as wish:
+        number = signal.SIGTERM if isinstance(wish, Terminated) else signal.SIGINT
+        print(f'eca-zoo {args.command}: stopped by {number.name}', file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: point stdout elsewhere so that closing it raises nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -145,7 +145,9 @@ class _KeyValues(argparse.Action):
 
 
 def _run(args: argparse.Namespace) -> int:
-    from eca_zoo.api import train
+    from eca_zoo.api_training import train
+    from eca_zoo.harness.machine.devices import resolve_device
+    from eca_zoo.harness.machine.memory import keep_freed_memory
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
@@ -156,6 +158,8 @@ def _run(args: argparse.Namespace) -> int:
     overrides = {name: getattr(args, name) for name in recipe_keys() if name not in _ELSEWHERE and hasattr(args, name)}
     seconds, steps = args.save_every
     with stop_on_signals() as stop, process_group() as processes:
+        if args.owns_process and resolve_device(args.device).type == 'cpu':
+            keep_freed_memory()
         if not processes.is_main:
             logging.getLogger('eca_zoo').setLevel(logging.ERROR)
         log = train(

@@ -12,7 +12,7 @@ from torch import nn
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.accuracy.settings import default_workers
 from eca_zoo.harness.data.images import BadImage
-from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, sum_counts
+from eca_zoo.harness.machine.processes import Processes, agreed, gather, sum_counts
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.training.data.loader import StepData, step_data
 from eca_zoo.training.data.order import Schedule, epoch_order
@@ -28,7 +28,6 @@ _logger = logging.getLogger(__name__)
 
 _SMALLEST_SCALE = 2.0**-20
 _LOG_EVERY, _SHOW_EVERY = 60.0, 0.2
-_EXIT_CODES = {'SIGTERM': 143, 'SIGINT': 130}
 
 
 @dataclass(frozen=True)
@@ -272,16 +271,18 @@ class Loop:
 
     def _figures(self) -> dict[str, Any]:
         ema = self.stepper.ema
-        _share_buffers(self.task.network, self._processes)
+        _share_buffers(self.task.network, self._processes, self.task.group)
         try:
             figures = self.task.validate(self.task.network, self._stop)
             if ema is not None:
-                _share_buffers(ema.module, self._processes)
+                _share_buffers(ema.module, self._processes, self.task.group)
                 averaged = self.task.validate(ema.module, self._stop)
                 names = ('num_images', 'top1_ci95')
                 figures |= {f'ema_{name}': value for name, value in averaged.items() if name not in names}
         except InterruptedRunError:
-            self._save()
+            # Others may not get to a point where all could agree.
+            if self._processes.is_main:
+                self._keeper.save(self)
             raise self._interrupted() from None
         return figures
 
@@ -294,14 +295,13 @@ class Loop:
         agreed(lambda: work() if self._processes.is_main else None)
 
     def _interrupted(self) -> InterruptedRunError:
-        signal_name = from_main(self._stop.signal_name) or self._stop.signal_name or 'SIGTERM'
-        error = InterruptedRunError(
+        signal_name = self._stop.signal_name or 'SIGTERM'
+        return InterruptedRunError(
             f'stopped by {signal_name} after step {self.step} of {self.epochs * self.schedule.steps_per_epoch}; the '
             'state is saved, and the same command goes on',
             not self._processes.is_main,
+            signal_name,
         )
-        error.exit_code = _EXIT_CODES.get(signal_name, 130)
-        return error
 
     def _summary(self) -> str:
         row = self.log.rows[-1]
@@ -340,11 +340,11 @@ def _schedule(task: Task, recipe: Recipe, processes: Processes) -> Schedule:
     )
 
 
-def _share_buffers(network: nn.Module, processes: Processes) -> None:
+def _share_buffers(network: nn.Module, processes: Processes, group: Any) -> None:
     """Give all processes the running statistics of the first one, as they are in its checkpoint."""
     if processes.world_size > 1:
         for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
+            torch.distributed.broadcast(buffer, 0, group=group)
 
 
 def _peak_memory_mb(device: torch.device) -> int:

@@ -8,11 +8,13 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
+from eca_zoo.harness.machine.processes import Processes
 
-def with_shared_norms(network: nn.Module) -> nn.Module:
-    """``network`` with norms over all processes in training: torch's on CUDA, and ours elsewhere, which torch lacks."""
+
+def with_shared_norms(network: nn.Module, group: Any = None) -> nn.Module:
+    """``network`` with norms over all processes in training: torch's on CUDA (in ``group``), ours elsewhere."""
     if next(network.parameters()).is_cuda:
-        return convert_sync_batchnorm(network)
+        return convert_sync_batchnorm(network, group)
     for module in list(network.modules()):
         for name, child in module.named_children():
             kind = _KINDS.get(type(child))
@@ -22,6 +24,14 @@ def with_shared_norms(network: nn.Module) -> nn.Module:
                 shared.__class__ = kind
                 setattr(module, name, shared)
     return network
+
+
+def gradient_group(device: torch.device, processes: Processes) -> Any:
+    """The processes once more, connected by their GPUs; None where there are none, and gloo does the rest."""
+    if processes.world_size == 1 or device.type != 'cuda':
+        return None
+    torch.cuda.set_device(device)
+    return torch.distributed.new_group(backend='nccl')
 
 
 class _SumOverProcesses(torch.autograd.Function):

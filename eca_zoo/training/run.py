@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.files import storage_error, write_atomically
-from eca_zoo.harness.machine.devices import numeric_flags
+from eca_zoo.harness.accuracy.evaluation import handler_of_children_kept
 from eca_zoo.harness.machine.environment import describe_environment
+from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main
 from eca_zoo.harness.resume.journal import differences_between
 from eca_zoo.harness.resume.lock import RunLock
@@ -207,9 +208,9 @@ def run_training(
     folder = RunFolder(settings, json.loads(json.dumps(identity, default=str)))
     log = Log(settings.out / 'log.csv' if is_main else None)
     with contextlib.ExitStack() as during:
-        during.enter_context(numeric_flags('fp32'))
         during.enter_context(_deterministic(chosen.recipe.deterministic))
         during.enter_context(random_state_kept())
+        during.enter_context(handler_of_children_kept())
         loop = agreed(
             lambda: Loop(
                 task, chosen.recipe, settings.loop, device, processes, folder, log, stop, progress if is_main else None
@@ -244,14 +245,13 @@ def run_identity(task: Task, chosen: ChosenRecipe, device: torch.device, process
 
 
 @contextlib.contextmanager
-def _deterministic(wanted: bool) -> Any:
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """torch's deterministic algorithms, where they are wanted, and cuDNN's."""
     before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:
         torch.use_deterministic_algorithms(True)
     try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=not wanted, deterministic=wanted, allow_tf32=torch.backends.cudnn.allow_tf32
-        ):
+        with numeric_flags('fp32', search=not wanted, deterministic=wanted):
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warns)

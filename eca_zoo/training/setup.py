@@ -18,7 +18,7 @@ from eca_zoo.harness.machine.processes import Processes, local_device
 from eca_zoo.training.classification import ClassificationTask, Validation, validation_settings
 from eca_zoo.training.data.digits import write_digits
 from eca_zoo.training.network import build_network
-from eca_zoo.training.norms import with_shared_norms
+from eca_zoo.training.norms import gradient_group, with_shared_norms
 from eca_zoo.training.recipes.recipe import Recipe
 
 _DIGITS = 1797
@@ -84,9 +84,11 @@ def classification_task(
     network: nn.Module = build_network(model, num_classes, recipe, checkpoint).to(device)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    if recipe.sync_bn and (processes or Processes()).world_size > 1:
-        _check_shares(len(train.images), recipe, processes or Processes())
-        network = with_shared_norms(network)
+    processes = processes or Processes()
+    group = gradient_group(device, processes)
+    if recipe.sync_bn and processes.world_size > 1:
+        _check_shares(len(train.images), recipe, processes)
+        network = with_shared_norms(network, group)
     validator = None
     if held_out is not None:
         if validation.workers is None and len(held_out.images) <= _FEW:
@@ -95,7 +97,9 @@ def classification_task(
         validator = Validation(model, held_out.spec, settings, held_out.fingerprints())
     if recipe.torchcompile:
         _compile(network, recipe.torchcompile)
-    return ClassificationTask(model, network, train, recipe, validator, device)
+    task = ClassificationTask(model, network, train, recipe, validator, device)
+    task.group = group
+    return task
 
 
 def _open_training(data: DataSpec) -> OpenData:

@@ -7,7 +7,6 @@ from pathlib import Path
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
-from eca_zoo.harness.machine.memory import freed_memory_kept
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.training.loop import Progress
@@ -66,5 +65,4 @@ def start_training(
             settings.initial_checkpoint, processes,
         )
     )  # fmt: skip
-    with freed_memory_kept(device):
-        return run_training(task, chosen, run, device, processes, stop, progress)
+    return run_training(task, chosen, run, device, processes, stop, progress)

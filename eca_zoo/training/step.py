@@ -48,7 +48,10 @@ class Stepper:
             # Searching for unused parameters keeps the buckets as they were made: torch would arrange them anew after
             # the first step, and a run that is continued would add gradients in another order than one that is not.
             self._network = DistributedDataParallel(
-                task.network, device_ids=[device] if device.type == 'cuda' else None, find_unused_parameters=True
+                task.network,
+                device_ids=[device] if device.type == 'cuda' else None,
+                process_group=task.group,
+                find_unused_parameters=True,
             )
 
     def step(self, step: int, epoch: int, parts: Sequence[Any], weights: Sequence[float]) -> torch.Tensor:

@@ -21,12 +21,14 @@ class Task(ABC):
     Attributes:
         title: of the network, for messages and tables.
         network: with its first weights, on its device.
+        group: of ``torch.distributed``, in which gradients are exchanged; None for the default one.
         metric: column of ``validate`` that decides which weights are the best; the larger the better.
     """
 
     title: str
     network: nn.Module
     metric: str
+    group: Any = None
 
     @abstractmethod
     def __len__(self) -> int:

@@ -220,7 +220,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(tmp_path
     full = True
     code, line = fails(capsys, *arguments, '--save-every', '1steps')
     assert code == 1
-    assert 'no space left to write it; free some, or set --out to another disk' in line
+    assert 'no space left to write it; free some, or choose a --out on another disk' in line
     assert not list(out.glob('.*.tmp'))
     full = False
     assert main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0', '--save-every', '1steps']) == 0

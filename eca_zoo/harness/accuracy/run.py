@@ -134,7 +134,8 @@ class AccuracyRun:
         _logger.debug('%s failed', spec.title, exc_info=error)
         self.results[spec.title] = AccuracyResult(
             model=spec.title,
-            dataset=self.data.spec.name,
+            name=spec.name,
+            dataset=self.data.spec.results_name,
             checkpoint=spec.checkpoint,
             error=with_names(text, self.names),
             exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
@@ -261,12 +262,14 @@ class AccuracyRun:
         return show
 
     def _interrupted(self) -> InterruptedRunError:
-        where = (
-            f'what was counted is in {self.journal.path}; the same command continues'
-            if self.journal is not None and not self.data.images.is_stream
-            else 'nothing was saved; with --run-dir DIR the same command would continue'
-        )
-        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
+        if self.journal is not None and not self.data.images.is_stream:
+            where = f'what was counted is in {self.journal.path}; the same command continues'
+        else:
+            lost = 'what was counted of the other models is lost' if self.results else 'nothing was saved'
+            where = f'{lost}; with --run-dir DIR the same command would continue'
+        assert self.stop.signal_name is not None
+        text = f'stopped by {self.stop.signal_name}; {where}'
+        return InterruptedRunError(text, not self.processes.is_main, self.stop.signal_name)
 
     def _finish(
         self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool
@@ -287,9 +290,7 @@ class AccuracyRun:
         bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
-        device = torch.device(self.settings.device)
-        counts = torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]).to(device)
-        summed = sum_counts(counts).cpu()
+        summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
         total = Tally(summed[:-1].reshape(tally.per_class.shape), int(summed[-1]))
         result = self._result(spec, member, total, tuple(bad))
         if result.error is None and self.journal is not None and self.processes.is_main:
@@ -303,7 +304,8 @@ class AccuracyRun:
         error = self._incomplete(total.images)
         return AccuracyResult(
             model=spec.title,
-            dataset=self.data.spec.name,
+            name=spec.name,
+            dataset=self.data.spec.results_name,
             weights_sha256=member.network.weights_sha256,
             num_images=total.images,
             top1_count=total.top1,

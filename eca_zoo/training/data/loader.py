@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from eca_zoo.errors import RunError, one_line
-from eca_zoo.harness.data.batches import prepare_worker
+from eca_zoo.harness.data.batches import prepare_worker, start_method
 from eca_zoo.training.data.order import Schedule, epoch_order
 from eca_zoo.training.task import Reader
 
@@ -59,6 +59,8 @@ def step_data(
         collate_fn=_unchanged,
         worker_init_fn=prepare_worker,
         pin_memory=pin_memory,
+        # Without one, the loader would fix the process's own start method for good.
+        multiprocessing_context=start_method() if workers else None,
         # Without one, the loader would draw from torch's global random state.
         generator=torch.Generator(),
     )
