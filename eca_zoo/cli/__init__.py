@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from eca_zoo.cli import benchmark, export, leaderboard, train, validate, weights
+from eca_zoo.cli import average, benchmark, export, leaderboard, train, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.errors import EcaZooError, Terminated
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, benchmark, leaderboard, train, export):
+    for module in (weights, validate, benchmark, leaderboard, train, average, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 

@@ -241,6 +241,9 @@ def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
     )
+    parser.add_argument(
+        '--run', type=Path, metavar='DIR', dest='training', help='folder of the training that it comes from, for the card'
+    )
     parser.set_defaults(run=_run_publish)
 
 
@@ -258,12 +261,20 @@ def _run_publish(args: argparse.Namespace) -> int:
         raise InputError(f'{args.name}: publish takes one checkpoint, and this means {", ".join(names)}')
     name = names[0]
     _quiet_hub(args)
-    measured = _measured_figures(name, args.results)
+    measured, section, picture = _measured_figures(name, args.results), '', None
+    if args.training is not None:
+        from eca_zoo.training.record.card import training_card
+
+        source = manifest.models[name].authors_file
+        card = training_card(args.training, source.sha256 if source is not None else None)
+        measured, section, picture = card.figures | measured, card.section, card.curves
     if args.folder is not None:
-        checkpoint = write_hub_folder(name, manifest.models[name], args.folder, args.repo, measured)
+        checkpoint = write_hub_folder(
+            name, manifest.models[name], args.folder, args.repo, measured, section, picture
+        )
         print(f'{name}: {args.folder} ({checkpoint.size} bytes, SHA-256 {checkpoint.sha256})')
         return 0
-    result = publish(name, manifest.models[name], args.repo, args.private, measured)
+    result = publish(name, manifest.models[name], args.repo, args.private, measured, section, picture)
     print(f'# {name}: {result.repo}, commit {result.commit}, {result.size} bytes, SHA-256 {result.sha256}')
     print('# To publish it with the package, put this in the place of its entry in weights_manifest.yaml:')
     print(result.manifest_text, end='')

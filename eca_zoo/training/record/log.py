@@ -85,3 +85,9 @@ def _lines(rows: list[dict[str, Any]], columns: list[str]) -> str:
     writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
     writer.writerows([{key: '' if value is None else value for key, value in row.items()} for row in rows])
     return text.getvalue()
+
+
+def columns_as_markdown() -> str:
+    """The columns as a Markdown table."""
+    lines = ['| column | meaning |', '|---|---|']
+    return '\n'.join([*lines, *(f'| `{name}` | {meaning} |' for name, meaning in COLUMNS.items())])

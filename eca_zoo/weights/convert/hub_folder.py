@@ -76,7 +76,7 @@ def write_folder(folder: Path, content: bytes | bytearray, config: bytes, card: 
         write_atomically(folder / 'README.md', card.encode())
 
 
-def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str, str]) -> str:
+def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str, str], section: str = '') -> str:
     """The model card, in Markdown with the hub's metadata.
 
     Args:
@@ -84,6 +84,7 @@ def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str,
         entry: its manifest entry, with a checkpoint.
         repo: ``ORG/NAME`` on the hub, or None where it is not known yet.
         measured: figures that the publisher measured, title to value with its unit.
+        section: Markdown that comes after the figures.
     """
     assert entry.checkpoint is not None
     sections = [
@@ -91,6 +92,7 @@ def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str,
         f'# {name}\n\n{entry.description or name}. Its kernel sizes are {list(entry.kernel_sizes or ())}, its classes '
         f'{entry.num_classes} ({entry.dataset}).',
         _figures(entry, measured),
+        *([section] if section else []),
         _usage(name, repo),
         _hashes(entry),
     ]
