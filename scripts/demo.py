@@ -1,7 +1,11 @@
-"""The main job on real input without a download: digits as an image folder, verified weights, table as CSV."""
+"""The main jobs on real input without a download: digits as an image folder, verified weights, table, a training."""
 
 import argparse
+import hashlib
+import os
 import shlex
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +16,9 @@ import eca_zoo.models  # noqa: F401 (registers the networks)
 from eca_zoo.cli import main as eca_zoo_command
 
 MODEL = 'test_eca_resnet.digits'
+_END_AT = Path(__file__).with_name('end_at.py')
+# Within a step of the middle of the training: each step of an epoch counts twice, and so does all that is saved.
+_KILLED_AT, _POINT = 1000, 'torch.autograd:backward'
 
 
 def run(*arguments: str) -> None:
@@ -20,6 +27,43 @@ def run(*arguments: str) -> None:
     code = eca_zoo_command(arguments)
     if code:
         sys.exit(code)
+
+
+def train(out: Path) -> None:
+    """Train on the digits, killed in the middle and continued, beside a run that nobody disturbs; compare the bits."""
+    print('\nA training that is killed in the middle of a step, and the same one undisturbed, at the same time:')
+    folders = {name: out / name for name in ('training', 'undisturbed')}
+    commands = {name: ['train', 'digits', '--out', str(folder), '--workers', '0'] for name, folder in folders.items()}
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
+    # The number of threads is a part of a run's identity; with one, both have a core of their own.
+    environment = os.environ | {'OMP_NUM_THREADS': '1'}
+    program = [sys.executable, '-m', 'eca_zoo']
+    undisturbed = subprocess.Popen(
+        [*program, *commands['undisturbed']], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    print(f'\n$ eca-zoo {shlex.join(commands["training"])}', flush=True)
+    where = ['--step', str(_KILLED_AT), '--point', _POINT, '--report', str(out / 'killed.txt')]
+    killed = subprocess.run(
+        [sys.executable, str(_END_AT), *where, '--', *commands['training']], env=environment, stderr=subprocess.DEVNULL
+    )
+    states = sorted(folders['training'].glob('state-*.safetensors'))
+    print(f'killed by signal {-killed.returncode}; the last state is {states[-1].name}; the same command goes on:')
+    again = subprocess.run([*program, *commands['training']], env=environment, stderr=subprocess.DEVNULL)
+    said, _ = undisturbed.communicate()
+    if again.returncode or undisturbed.returncode:
+        sys.exit('a training failed; run its command to see why')
+    hashes = {name: _sha256(folder / 'last.safetensors') for name, folder in folders.items()}
+    print(f'undisturbed: {said.splitlines()[0]}')
+    for name, sha256 in hashes.items():
+        print(f'  {sha256}  {folders[name] / "last.safetensors"}')
+    if len(set(hashes.values())) > 1:
+        sys.exit('the two differ')
+    print('The killed run ends in the same bits.')
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:
@@ -34,6 +78,7 @@ def main() -> None:
     run('verify', MODEL)
     run('validate', '--model', MODEL, '--data-dir', str(digits), '--results-file', str(out / 'validate.csv'))
     run('leaderboard', 'digits', '--data-dir', str(digits), '--out', str(table), '--restart')
+    train(out)
     print(f'\nThe demo took {time.perf_counter() - start:.0f} s. The table is in {table / "leaderboard.csv"}')
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,4 +29,9 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
         assert float(rows[name]['infer_gmacs']) > 0
         assert float(rows[name]['infer_samples_per_sec']) > 0
     assert 'accuracy is empty: the weights need conversion' in result.stdout
+    best = re.search(r'undisturbed: best: top-1 ([\d.]+) % of 364 images', result.stdout)
+    assert best is not None
+    assert float(best[1]) >= 99
+    assert 'killed by signal 9' in result.stdout
+    assert 'The killed run ends in the same bits.' in result.stdout
     assert (out / 'leaderboard' / 'environment.json').is_file()
