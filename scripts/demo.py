@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from digits import write_digits
 
@@ -39,17 +40,16 @@ def train(out: Path) -> None:
     # The number of threads is a part of a run's identity; with one, both have a core of their own.
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
     program = [sys.executable, '-m', 'eca_zoo']
+    quiet: dict[str, Any] = {'env': environment, 'stderr': subprocess.DEVNULL}
     undisturbed = subprocess.Popen(
-        [*program, *commands['undisturbed']], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*program, *commands['undisturbed']], stdout=subprocess.PIPE, text=True, **quiet
     )
     print(f'\n$ eca-zoo {shlex.join(commands["training"])}', flush=True)
     where = ['--step', str(_KILLED_AT), '--point', _POINT, '--report', str(out / 'killed.txt')]
-    killed = subprocess.run(
-        [sys.executable, str(_END_AT), *where, '--', *commands['training']], env=environment, stderr=subprocess.DEVNULL
-    )
+    killed = subprocess.run([sys.executable, str(_END_AT), *where, '--', *commands['training']], **quiet)
     states = sorted(folders['training'].glob('state-*.safetensors'))
     print(f'killed by signal {-killed.returncode}; the last state is {states[-1].name}; the same command goes on:')
-    again = subprocess.run([*program, *commands['training']], env=environment, stderr=subprocess.DEVNULL)
+    again = subprocess.run([*program, *commands['training']], **quiet)
     said, _ = undisturbed.communicate()
     if again.returncode or undisturbed.returncode:
         sys.exit('a training failed; run its command to see why')

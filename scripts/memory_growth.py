@@ -62,8 +62,11 @@ def main() -> None:
     for name, size in first.items():
         sizes = [reading[name] for reading in readings if name in reading]
         worst = max(worst, max(sizes) / size)
-        print(f'{"main process" if name == "main" else "worker"}: {size // 1024} MiB after {_WARM} steps, '
-              f'{max(sizes) // 1024} MiB at most up to step {len(readings) * _WARM} ({100 * (max(sizes) / size - 1):+.1f} %)')  # fmt: skip
+        whose, growth = 'main process' if name == 'main' else 'worker', 100 * (max(sizes) / size - 1)
+        print(
+            f'{whose}: {size // 1024} MiB after {_WARM} steps, {max(sizes) // 1024} MiB at most up to step '
+            f'{len(readings) * _WARM} ({growth:+.1f} %)'
+        )
     sys.exit(worst > _ALLOWED)
 
 

@@ -1,9 +1,9 @@
 """Kills leaderboard and training runs with SIGKILL at chosen steps, continues them, and compares what they end in.
 
-Compared with undisturbed runs are the table of a leaderboard; weights, averages, optimiser and log of a training, bit for
-bit. The kills hit one process, or two under torchrun (sometimes one of them, sometimes all), at a step of its work that is
-drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the same
-command; when it ends before the next kill, its table is compared and a new run begins.
+Compared with undisturbed runs are the table of a leaderboard; weights, averages, optimiser and log of a training, bit
+for bit. The kills hit one process, or two under torchrun (sometimes one of them, sometimes all), at a step of its work
+that is drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the same
+command; when it ends before the next kill, it is compared and a new run begins.
 """
 
 import argparse
@@ -152,7 +152,8 @@ def stress(
         found = result(out)
         equal = found == expected
         survived += since if equal else 0
-        print(f'  run {runs} after {since} kills: {"equal" if equal else f"DIFFERENT, see {out}"}, {_shown(found)}', flush=True)
+        verdict = 'equal' if equal else f'DIFFERENT, see {out}'
+        print(f'  run {runs} after {since} kills: {verdict}, {_shown(found)}', flush=True)
         runs, since = runs + 1, 0
     print(f'  {survived} of {kills} kills survived', flush=True)
     return survived == kills

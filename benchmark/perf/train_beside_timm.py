@@ -1,7 +1,7 @@
 """timm's train.py beside ``eca-zoo train``: the losses of the first steps, and the time of an epoch, in turn.
 
-Same network, first weights, order of the images, settings; no augmentation. timm's own script runs unchanged but for the
-order of its sampler, which here is ours, and for a note of each loss. It comes from timm's repository, not from its wheel.
+Same network, first weights, order of the images, settings; no augmentation. timm's own script runs unchanged but for
+the order of its sampler, which here is ours, and a note of each loss. It comes from timm's repository, not its wheel.
 
 python benchmark/perf/train_beside_timm.py --timm-script .../pytorch-image-models/train.py
 """

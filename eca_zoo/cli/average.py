@@ -9,10 +9,10 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     """Add this module's subcommands."""
     parser = subparsers.add_parser('average', parents=parents, help='the mean of several checkpoints of one network')
     parser.add_argument(
-        'checkpoints', nargs='+', type=Path, metavar='CHECKPOINT', help='files, a folder of them, or the folder of a run'
+        'checkpoints', nargs='+', type=Path, metavar='CHECKPOINT', help='files, a folder of them, or that of a run'
     )
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='safetensors file to write')
-    parser.add_argument('-n', type=_positive, metavar='N', dest='best', help="the N best ones of a run's (default: all)")
+    parser.add_argument('-n', type=_positive, metavar='N', dest='best', help="the N best of a run (default: all)")
     parser.add_argument('--use-ema', action='store_true', help="averaged weights in other scripts' checkpoints")
     parser.set_defaults(run=_run)
 

@@ -242,7 +242,7 @@ def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
     )
     parser.add_argument(
-        '--run', type=Path, metavar='DIR', dest='training', help='folder of the training that it comes from, for the card'
+        '--run', type=Path, metavar='DIR', dest='training', help='folder of the training that made it, for the card'
     )
     parser.set_defaults(run=_run_publish)
 

@@ -46,9 +46,8 @@ def training_card(run: Path, source_sha256: str | None) -> TrainingCard:
 
 
 def _hashes(run: Path) -> list[tuple[Path, str]]:
-    return [
-        (path, read_text(path)) for path in sorted(run.glob('*.safetensors.sha256')) if not path.name.startswith('state')
-    ]
+    files = sorted(run.glob('*.safetensors.sha256'))
+    return [(path, read_text(path)) for path in files if not path.name.startswith('state')]
 
 
 def _figures(best: dict[str, Any]) -> dict[str, str]:
