@@ -51,7 +51,7 @@ def evaluate(
     models: 'Models',
     data: str | Path | None = None,
     *,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Sequence[str | Path] | None = None,
     pretrained: bool = True,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -68,7 +68,7 @@ def evaluate(
         models: a timm name, a pattern, ``zoo``, ``hf-hub:ORG/NAME``, ``local-dir:DIR``, a text file of names; a network
             that is built already (it is copied and not changed); a list of these; or a mapping from labels to these.
         data: folder with one folder a class, or a tar of it; None with ``dataset='hfds/...'`` and the like.
-        checkpoint: file with the weights of the one model, or a folder of them (a row each).
+        checkpoint: file with the weights of the one model, or a folder or list of them (a row each).
         pretrained: load the weights that a name stands for; random ones otherwise.
         num_classes: of the models, if it is not what their names stand for.
         in_chans: channels of the input, if they are not what their names stand for.

@@ -41,7 +41,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
     parser.add_argument(
-        '--model', '-m', nargs='+', default=[], metavar='NAME',
+        '--model', '-m', nargs='+', action='extend', default=[], metavar='NAME',
         help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same "
         'without ECA), all, or text files of names',
     )  # fmt: skip

@@ -73,6 +73,34 @@ def test_one_result_as_json_is_an_object_and_several_are_a_list_best_first(folde
     assert both[0]['top1'] >= both[1]['top1']
 
 
+@pytest.mark.parametrize(
+    'words', [['A', 'B', '--data-dir', 'DIR'], ['A', 'B', 'DIR'], ['A', '--checkpoint', 'B', 'DIR']]
+)
+def test_several_checkpoints_give_a_row_each(folder, tmp_path, words):
+    files = {}
+    for seed, run in enumerate('AB'):
+        (tmp_path / run).mkdir()
+        files[run] = weights(tmp_path / run / 'best.safetensors', seed)
+    results = tmp_path / 'results.csv'
+    common = ['-m', 'test_resnet', '--num-classes', 10, '--results-file', results]
+    assert validate(*common, '--checkpoint', *[{**files, 'DIR': folder}.get(word, word) for word in words]) == 0
+    assert {row['checkpoint'] for row in rows(results)} == {str(file) for file in files.values()}
+
+
+def test_a_second_data_folder_is_refused_wherever_it_stands(folder, tmp_path, capsys):
+    more = tmp_path / 'more'
+    more.mkdir()
+    for words in (
+        ['-m', MODEL, '--data-dir', folder, more], [more, '-m', MODEL, '--data-dir', folder],
+        [folder, more, '-m', MODEL], ['-m', MODEL, '--data-dir', more, '--data-dir', folder],
+    ):  # fmt: skip
+        assert validate(*words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('eca-zoo validate: error: ')
+        assert str(folder) in error
+        assert str(more) in error
+
+
 def test_precision_recall_and_f1_are_columns_on_request(folder, tmp_path):
     results = tmp_path / 'results.csv'
     validate('-m', MODEL, '--data-dir', folder, '--results-file', results, '--metrics-avg', 'macro')
