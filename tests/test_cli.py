@@ -88,6 +88,16 @@ def test_a_broken_local_manifest_is_refused_in_one_line_that_names_file_and_key(
     assert 'models.eca_resnet18.mine' in line
 
 
+def test_a_broken_local_manifest_does_not_keep_the_package_from_being_imported(tmp_path):
+    path = tmp_path / 'weights_manifest.yaml'
+    path.write_text('version: 1\nmodels:\n  eca_resnet18.mine: {num_clases: 3}\n')
+    program = [sys.executable, '-c', 'import timm, eca_zoo; print(timm.is_model("eca_resnet18"))']
+    environment = os.environ | {'ECA_ZOO_HOME': str(tmp_path)}
+    result = subprocess.run(program, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout) == (0, 'True\n')
+    assert result.stderr.startswith(f'{path}: models.eca_resnet18.mine')
+
+
 @COMMANDS
 def test_help_imports_no_torch(command):
     environment = os.environ | {'PYTHONPROFILEIMPORTTIME': '1'}

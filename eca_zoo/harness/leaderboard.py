@@ -27,7 +27,7 @@ from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.measurements import Measurements
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
 from eca_zoo.harness.table.timm_files import to_timm_files
-from eca_zoo.weights.manifest import Manifest, load_manifest
+from eca_zoo.weights.manifest import Manifest, usable_manifest
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
@@ -150,7 +150,7 @@ class _Run:
     journal: RunDirectory
     accuracies: list[AccuracyResult]
     timm_format: bool
-    manifest: Manifest = field(default_factory=load_manifest)
+    manifest: Manifest = field(default_factory=usable_manifest)
 
     def measure(self, command_line: Sequence[str], report: Report, stop: StopRequest) -> Leaderboard:
         """Count and time what the journal does not hold, and write the table."""
