@@ -25,6 +25,7 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.machine.processes import agreed, current
+from eca_zoo.harness.networks.baselines import Baseline, with_baseline
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -198,7 +199,8 @@ def benchmark(
 
     Args:
         models: as of ``evaluate``; a network that is built already is timed with its own weights, in a copy.
-        baseline: network that ratios refer to; it is timed in the same rounds.
+        baseline: network that ratios refer to, which is timed in the same rounds; ``plain`` is each network's own
+            counterpart without ECA layers.
         bench: ``inference``, ``train``, ``both``, or ``profile`` for complexity alone.
         precision: one or several of ``eca_zoo.harness.machine.devices.PRECISIONS``; a row for each.
         backend: one or several of torch, onnxruntime and openvino; a row for each.
@@ -223,9 +225,7 @@ def benchmark(
         raise InputError(f'bench {bench!r} is unknown; use one of {", ".join(MODES)}')
     file = ResultsFile(Path(results_file), results_format) if results_file is not None else None
     specs = model_specs(models, None, True, num_classes, in_chans, model_kwargs)
-    reference = None if baseline is None else one_model(baseline)
-    if reference is not None:
-        specs = [reference if spec.title == reference.title else spec for spec in specs]
+    specs, reference = _compared(specs, baseline, num_classes, in_chans)
     settings = [
         record(ThroughputSettings, options, precision=one_precision, backend=one_backend)
         for one_backend in several(backend)
@@ -245,6 +245,23 @@ def benchmark(
         error.measured = _finished(measurements, file)
         raise error from None
     return _finished(measurements, file)
+
+
+def _compared(
+    specs: list[ModelSpec], baseline: str | nn.Module | None, num_classes: int | None, in_chans: int | None
+) -> tuple[list[ModelSpec], Baseline]:
+    """The networks with those that they are compared with, which take the same images and give as many classes."""
+    if baseline is None or not isinstance(baseline, str):
+        return specs, None if baseline is None else one_model(baseline)
+    compared, reference = with_baseline(specs, baseline)
+    if isinstance(reference, ModelSpec) and reference not in specs:
+        reference = dataclasses.replace(reference, num_classes=num_classes, in_chans=in_chans)
+        return specs, reference
+    if isinstance(reference, Mapping):
+        alone = [spec.title for spec in compared if spec.title not in reference]
+        if alone:
+            _logger.warning('no plain counterpart, and so no relative throughput: %s', ', '.join(alone))
+    return compared, reference
 
 
 def _finished(measurements: Measurements, file: ResultsFile | None) -> pd.DataFrame:

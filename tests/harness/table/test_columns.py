@@ -23,7 +23,7 @@ from tests.harness.processes import ROOT
 SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
-    'infer_spread', 'backend', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec', 'train_step_time',
+    'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec', 'train_step_time',
     'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
 }  # fmt: skip
 ACCURACY = {
