@@ -22,8 +22,13 @@ class ProgressBars:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; the next thing that is shown gets a new one."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def show(self, part: str, done: int, total: int, text: str = '', unit: str = 'it') -> None:
         """Show how much of a part is done.
@@ -38,7 +43,7 @@ class ProgressBars:
         from tqdm import tqdm
 
         if self._bar is None or part != self._part:
-            self.__exit__()
+            self.close()
             # disable=None: no bar where stderr is no terminal.
             disable = None if self._enabled else True
             self._bar = tqdm(desc=part, total=total or None, initial=done, unit=unit, disable=disable, leave=False)

@@ -18,7 +18,6 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.devices import numeric_flags
-from eca_zoo.harness.machine.memory import freed_memory_kept
 from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -37,6 +36,7 @@ def evaluate(
     stop: StopRequest | None = None,
     predictions: Path | None = None,
     record_every: float = RECORD_EVERY,
+    measured: Callable[[list[AccuracyResult]], None] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
@@ -54,12 +54,14 @@ def evaluate(
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
         record_every: seconds between two records of partial counts.
+        measured: called once, with the results of the models that are done, before anything else that can fail: before
+            predictions are written, and before an error that ends the evaluation is raised.
         names: of settings in messages, see ``with_names``; by default the flags of ``validate``.
 
     Raises:
         InputError: the data set or a setting cannot be used, an image cannot be decoded, or the run directory belongs
             to another run.
-        RunError: decoding failed as a whole.
+        RunError: decoding failed as a whole, or the predictions cannot be written.
         InterruptedRunError: ``stop`` was set.
     """
     processes, names = current(), names or {}
@@ -72,14 +74,26 @@ def evaluate(
         run.say(opened.remarks())
         if predictions is not None:
             run.store = PredictionStore(opened, journal)
-        during.enter_context(numeric_flags(settings.precision))
-        during.enter_context(_repeatable(settings))
-        during.enter_context(_room_to_compile(settings))
-        during.enter_context(freed_memory_kept(torch.device(settings.device)))
-        results = run.evaluate(models)
+        _evaluate(run, models, measured)
         if run.store is not None and predictions is not None:
             run.store.write(predictions, titles)
-    return [results[title] for title in titles]
+    return [run.results[title] for title in titles]
+
+
+def _evaluate(
+    run: AccuracyRun, models: Sequence[ModelSpec], measured: Callable[[list[AccuracyResult]], None] | None
+) -> None:
+    """Evaluate ``models`` and hand the results to ``measured``, those of an evaluation that fails too."""
+    measured = measured or (lambda _: None)
+    titles = [spec.title for spec in models]
+    try:
+        with numeric_flags(run.settings.precision), _repeatable(run.settings), _room_to_compile(run.settings):
+            run.evaluate(models)
+    except Exception:
+        if run.results:
+            measured([run.results[title] for title in titles if title in run.results])
+        raise
+    measured([run.results[title] for title in titles])
 
 
 def _prepare(

@@ -17,8 +17,10 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import numeric_flags, resolve_device, visible_devices
-from eca_zoo.harness.machine.memory import freed_memory_kept, is_out_of_memory, release_memory
+from eca_zoo.harness.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
+from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.runners import Runner, Step
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -56,7 +58,7 @@ Progress = Callable[[int, int, str], None]
 def measure_throughput(
     specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None = None,
+    baseline: Baseline = None,
     progress: Progress | None = None,
 ) -> list[ThroughputResult]:
     """All results of ``throughput_groups`` on the one device that ``settings`` name."""
@@ -67,20 +69,21 @@ def measure_throughput(
 def throughput_groups(
     specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None = None,
+    baseline: Baseline = None,
     devices: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[ThroughputResult]]:
-    """Time ``specs`` and the baseline in turn, at most eight in a group so that any number of them fits into memory.
+    """Time ``specs`` and their baselines in turn, eight or nine in a group so that any number of them fits into memory.
 
-    Groups run one after the other, or on several devices at once with one group at a time on each. The baseline is in
-    every group, and in the results once. A network that fails is a result with an ``error`` and does not stop the
-    others. torch's global flags and random state are as before afterwards.
+    Groups run one after the other, or on several devices at once with one group at a time on each, and there (and with
+    ``keep_freed_memory``) in processes of their own. A network's baseline is in its group, and in the results once. A
+    network that fails is a result with an ``error`` and does not stop the others. torch's global flags and random state
+    are as before afterwards.
 
     Args:
         specs: what to time.
         settings: how; its device stands for ``devices``.
-        baseline: the network that ``relative`` refers to.
+        baseline: the network that ``relative`` refers to, or by title each network's own.
         devices: names; by default all visible GPUs of the kind of ``settings.device``, or that one if it has an index.
         progress: called now and then.
 
@@ -95,13 +98,13 @@ def throughput_groups(
         own = torch.device(checked.device)
         devices = [checked.device] if ':' in settings.device else [str(device) for device in visible_devices(own)]
     groups = _groups(specs, baseline, len(devices))
-    total = sum(len(group) + bool(baseline) for group in groups) * (checked.rounds + 1)
+    total = sum(map(len, groups)) * (checked.rounds + 1)
     meter = _Meter(total, progress)
-    if len(devices) == 1:
+    if len(devices) == 1 and not checked.keep_freed_memory:
         here = dataclasses.replace(checked, device=devices[0])
         measured: Iterable[list[ThroughputResult]] = (_measure_group(group, here, baseline, meter) for group in groups)
     else:
-        measured = _on_many_devices(groups, checked, baseline, devices, meter)
+        measured = _in_other_processes(groups, checked, baseline, devices, meter)
     seen: set[str] = set()
     for results in measured:
         yield [result for result in results if result.model not in seen]
@@ -122,16 +125,20 @@ class _Meter:
             self.report(self.done, self.total, text)
 
 
-def _on_many_devices(
+def _in_other_processes(
     groups: list[list[ModelSpec]],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None,
+    baseline: Baseline,
     devices: Sequence[str],
     meter: _Meter,
 ) -> Iterator[list[ThroughputResult]]:
     """One process a device, each measuring a group at a time; results in the order in which groups are done."""
     context = get_context('spawn')
-    with context.Manager() as manager, ProcessPoolExecutor(len(devices), mp_context=context) as pool:
+    # What it changes cannot be changed back, so it is done to processes that end.
+    start = keep_freed_memory if settings.keep_freed_memory else None
+    if torch.device(settings.device).type == 'cpu':
+        settings = dataclasses.replace(settings, threads=settings.threads or torch.get_num_threads())
+    with context.Manager() as manager, ProcessPoolExecutor(len(devices), context, start) as pool:
         free = manager.Queue()
         for device in devices:
             free.put(device)
@@ -139,9 +146,9 @@ def _on_many_devices(
         try:
             for job in as_completed(jobs):
                 group = jobs[job]
-                yield _outcome(job, group, settings)
-                work = (len(group) + bool(baseline)) * (settings.rounds + 1)
-                meter.advance(', '.join(spec.title for spec in group), work)
+                others = {spec.title for other in groups if other is not group for spec in other}
+                yield _outcome(job, [spec for spec in group if spec.title not in others], settings)
+                meter.advance(', '.join(spec.title for spec in group), len(group) * (settings.rounds + 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -149,7 +156,7 @@ def _on_many_devices(
 def _outcome(
     job: 'Future[list[ThroughputResult]]', group: list[ModelSpec], settings: ThroughputSettings
 ) -> list[ThroughputResult]:
-    """The results of a job; if its process was killed (out of memory, a driver's fault), that for its group."""
+    """The results of a job; if its process was killed (out of memory, a driver's fault), that for ``group``."""
     try:
         return job.result()
     except Exception as error:
@@ -158,34 +165,40 @@ def _outcome(
 
 
 def _measure_on_free_device(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, free: 'Queue[str]'
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, free: 'Queue[str]'
 ) -> list[ThroughputResult]:
     device = free.get()
     try:
-        return measure_throughput(group, dataclasses.replace(settings, device=device), baseline)
+        return _measure_group(group, dataclasses.replace(settings, device=device), baseline, _Meter(0, None))
     finally:
         free.put(device)
 
 
-def _groups(specs: Sequence[ModelSpec], baseline: ModelSpec | None, workers: int = 1) -> list[list[ModelSpec]]:
-    """``specs`` without the baseline, cut into groups of equal size: at most eight, and enough for every worker."""
+def _groups(specs: Sequence[ModelSpec], baseline: Baseline, workers: int = 1) -> list[list[ModelSpec]]:
+    """``specs`` in groups of equal size, enough for every worker; each ends with the baselines of its networks."""
     names = [spec.title for spec in specs]
     if len(set(names)) != len(names):
         raise InputError(f'a network is named twice: {", ".join(names)}')
-    others = [spec for spec in specs if baseline is None or spec.title != baseline.title]
-    size = max(1, min(_GROUP, -(-len(others) // max(workers, 1))))
-    groups = [others[start : start + size] for start in range(0, len(others), size)]
-    return groups or [[]]
+    baselines = {spec.title: reference for spec in specs if (reference := baseline_of(spec, baseline)) is not None}
+    of_others = {reference.title for title, reference in baselines.items() if title != reference.title}
+    rest = [spec for spec in specs if spec.title not in of_others]
+    size = _GROUP if len(of_others) <= 1 else _GROUP // 2
+    size = max(1, min(size, -(-len(rest) // max(workers, 1))))
+    groups = []
+    for start in range(0, len(rest), size):
+        group = {spec.title: spec for spec in rest[start : start + size]}
+        references = [baselines[title] for title in group if title in baselines]
+        groups.append(list((group | {reference.title: reference for reference in references}).values()))
+    return groups
 
 
 def _measure_group(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, meter: _Meter
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, meter: _Meter
 ) -> list[ThroughputResult]:
-    timed_networks = [_TimedNetwork(spec) for spec in [*group, *([baseline] if baseline else [])]]
-    # Else a figure would depend on what the process has freed before.
-    with numeric_flags(settings.precision, settings.threads), freed_memory_kept(torch.device(settings.device)):
+    timed_networks = [_TimedNetwork(spec) for spec in group]
+    with numeric_flags(settings.precision, settings.threads):
         for timed in timed_networks:
-            _guarded(timed, lambda c: _warm_up(c, settings))
+            _guarded(timed, settings, lambda c: _warm_up(c, settings))
             meter.advance(f'warmed up {timed.spec.title}')
         running = [timed for timed in timed_networks if timed.error is None]
         for index in range(settings.rounds):
@@ -193,24 +206,25 @@ def _measure_group(
             start = index % max(len(running), 1)
             for timed in running[start:] + running[:start]:
                 if timed.error is None:
-                    _guarded(timed, _time_round)
+                    _guarded(timed, settings, _time_round)
             meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
-    reference = timed_networks[-1] if baseline else None
-    results = [_result(timed, settings, reference) for timed in timed_networks]
+    results = []
+    for timed in timed_networks:
+        reference = baseline_of(timed.spec, baseline)
+        of_it = next((other for other in timed_networks if reference and other.spec.title == reference.title), None)
+        results.append(_result(timed, settings, of_it))
     for timed in timed_networks:
         timed.runner = None
     release_memory()
     return results
 
 
-def _guarded(timed: _TimedNetwork, work: Callable[[_TimedNetwork], None]) -> None:
+def _guarded(timed: _TimedNetwork, settings: ThroughputSettings, work: Callable[[_TimedNetwork], None]) -> None:
     """Do ``work``; what goes wrong is kept as the timed's error, and its memory is given back."""
     try:
         work(timed)
-    except InputError as error:
-        timed.error = str(error)
     except Exception as error:
-        timed.error = ' '.join(str(error).split()) or type(error).__name__
+        timed.error = reason(error, settings, timed.runner.batch_size if timed.runner is not None else 0)
         _logger.debug('%s failed', timed.spec.title, exc_info=True)
     if timed.error is not None:
         _logger.warning('%s: %s', timed.spec.title, timed.error)
@@ -285,7 +299,7 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
     seconds = sorted(second for round_ in timed.rounds for second in round_)
     p95 = statistics.quantiles(seconds, n=20, method='inclusive')[-1] if len(seconds) > 1 else seconds[0]
     relative = None
-    if baseline is not None and baseline.error is None:
+    if baseline is not None and baseline.runner is not None and baseline.runner.input_size == timed.runner.input_size:
         relative = statistics.median(rate / other for rate, other in zip(rates, baseline.rates(), strict=True))
     return ThroughputResult(
         model=timed.spec.title,
@@ -298,6 +312,7 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         step_time_p95_ms=1e3 * p95,
         steps=len(seconds),
         relative=relative,
+        baseline=baseline.spec.title if baseline is not None else None,
         peak_memory_mb=timed.peak_memory_mb,
     )
 
