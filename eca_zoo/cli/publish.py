@@ -4,48 +4,94 @@ import argparse
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eca_zoo.cli.weights import quiet_hub
+from eca_zoo.cli.weights import quiet_hub, report_errors
+
+if TYPE_CHECKING:
+    from eca_zoo.weights.manifest import Manifest
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add this module's subcommands."""
-    parser = subparsers.add_parser('publish', parents=parents, help='publish a checkpoint on the Hugging Face Hub')
-    parser.add_argument('name', metavar='NAME', help='checkpoint or architecture')
+    parser = subparsers.add_parser(
+        'publish', parents=parents, help='publish checkpoints: on the Hugging Face Hub, or as a folder for a mirror'
+    )
+    parser.add_argument('name', metavar='NAME', help='checkpoint or architecture; with --folder also a pattern, or all')
     parser.add_argument('--repo', metavar='ORG/NAME', help='repository on the hub; it is made if need be')
     parser.add_argument('--private', action='store_true', help='make a new repository private')
     parser.add_argument('--folder', type=Path, metavar='DIR', help='write the folder here and stop')
     parser.add_argument(
+        '--mirror-url', metavar='URL',
+        help='where --folder is served: write the manifest of this mirror too (for ECA_ZOO_MANIFEST)',
+    )  # fmt: skip
+    parser.add_argument(
         '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
     )
+    parser.add_argument(
+        '--package-url', metavar='URL',
+        help='what pip installs this package from, such as git+https://..., for the model card (default: a clone)',
+    )  # fmt: skip
     parser.set_defaults(run=_run_publish)
 
 
 def _run_publish(args: argparse.Namespace) -> int:
     from eca_zoo.errors import InputError
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
-    from eca_zoo.weights.convert.publish import publish, write_hub_folder
+    from eca_zoo.weights.convert.publish import publish
     from eca_zoo.weights.manifest import load_manifest
 
     if args.folder is None and args.repo is None:
         raise InputError('publish needs --repo ORG/NAME, or --folder DIR to write the folder alone')
+    if args.mirror_url is not None and args.folder is None:
+        raise InputError('--mirror-url is where a --folder is served; name the folder')
     manifest = load_manifest()
     names = expand_checkpoint_names([args.name], manifest)
-    if len(names) != 1:
+    if len(names) != 1 and args.folder is None:
         raise InputError(f'{args.name}: publish takes one checkpoint, and this means {", ".join(names)}')
-    name = names[0]
     quiet_hub(args)
-    measured = _measured_figures(name, args.results)
     if args.folder is not None:
-        checkpoint = write_hub_folder(name, manifest.models[name], args.folder, args.repo, measured)
-        print(f'{name}: {args.folder} ({checkpoint.size} bytes, SHA-256 {checkpoint.sha256})')
-        return 0
-    result = publish(name, manifest.models[name], args.repo, args.private, measured)
+        return _write_folders(args, manifest, names)
+    name = names[0]
+    measured = _measured_figures(name, args.results)
+    result = publish(name, manifest.models[name], args.repo, args.private, measured, args.package_url)
     print(f'# {name}: {result.repo}, commit {result.commit}, {result.size} bytes, SHA-256 {result.sha256}')
     print('# To publish it with the package, put this in the place of its entry in weights_manifest.yaml:')
     print(result.manifest_text, end='')
     return 0
+
+
+def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[str]) -> int:
+    """Write a folder for each checkpoint, and for a mirror its manifest; one that fails does not stop the others."""
+    from eca_zoo.errors import EcaZooError
+    from eca_zoo.weights.convert.mirror import mirror_source, write_mirror_manifest
+    from eca_zoo.weights.convert.publish import write_hub_folder
+    from eca_zoo.weights.errors import ConvertNeededError
+
+    alone = len(names) == 1 and args.mirror_url is None and args.name != 'all'
+    if args.mirror_url is not None:
+        mirror_source(args.mirror_url, names[0])
+    absent = [name for name in manifest.models if name not in names] if args.name == 'all' else []
+    written: dict[str, Any] = {}
+    errors: list[Exception] = []
+    for name in [*names, *absent]:
+        entry, folder = manifest.models[name], args.folder if alone else args.folder / name
+        try:
+            measured = _measured_figures(name, args.results)
+            checkpoint = write_hub_folder(name, entry, folder, args.repo, measured, args.package_url)
+        except ConvertNeededError as error:
+            if len(names) == 1 and args.name != 'all':
+                raise
+            print(f'{name}  skipped  {error.remedy}')
+        except EcaZooError as error:
+            errors.append(error)
+        else:
+            written[name] = entry
+            print(f'{name}: {folder} ({checkpoint.size} bytes, SHA-256 {checkpoint.sha256})')
+    if args.mirror_url is not None and written:
+        path = write_mirror_manifest(args.folder, written, args.mirror_url)
+        print(f'{path}: the manifest of this mirror; ECA_ZOO_MANIFEST names it, or a copy of it, on the machines')
+    return report_errors('publish', errors, args.debug)
 
 
 def _measured_figures(name: str, results: Path | None) -> dict[str, str]:

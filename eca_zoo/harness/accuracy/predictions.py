@@ -120,5 +120,5 @@ def _parquet() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError("saving predictions needs pyarrow: pip install 'eca-zoo[predictions]'") from None
+        raise InputError('saving predictions needs pyarrow: pip install pyarrow') from None
     return pyarrow, pyarrow.parquet

@@ -128,8 +128,7 @@ def check_installed(packages: tuple[str, ...]) -> None:
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            remedy = "pip install 'eca-zoo[export]'" if package.startswith('onnx') else f'pip install {package}'
-            raise InputError(f'{package} is not installed; {remedy}')
+            raise InputError(f'{package} is not installed; pip install {" ".join(packages)}')
 
 
 Run = Callable[[torch.Tensor], torch.Tensor]
