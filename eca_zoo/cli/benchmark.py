@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
+from eca_zoo.cli.names import add_names, names_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,11 +50,11 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
-    parser.add_argument(
-        '--model', '-m', nargs='+', action='extend', default=[], metavar='NAME',
-        help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same "
-        'without ECA), all, or text files of names',
-    )  # fmt: skip
+    add_names(
+        parser,
+        "networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same without "
+        'ECA), all, or text files of names',
+    )
     parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for their entry points')
     parser.add_argument('--num-classes', type=int, metavar='N', help='classes of the networks (default: their own)')
@@ -119,7 +120,7 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
 
     collect_as_usual()
     return benchmark(
-        [*args.model, *(read_names(args.model_list) if args.model_list else [])],
+        [*names_in(args), *(read_names(args.model_list) if args.model_list else [])],
         baseline=args.baseline,
         bench=args.bench,
         precision=f'amp_{args.amp_dtype}' if args.amp else args.precision,

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.names import add_names, names_in
 from eca_zoo.cli.weights import quiet_hub, report_errors
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser = subparsers.add_parser(
         'publish', parents=parents, help='publish checkpoints: on the Hugging Face Hub, or as a folder for a mirror'
     )
-    parser.add_argument('name', metavar='NAME', help='checkpoint or architecture; with --folder also a pattern, or all')
+    add_names(parser, 'checkpoint or architecture; with --folder also several, a pattern, or all')
     parser.add_argument('--repo', metavar='ORG/NAME', help='repository on the hub; it is made if need be')
     parser.add_argument('--private', action='store_true', help='make a new repository private')
     parser.add_argument('--folder', type=Path, metavar='DIR', help='write the folder here and stop')
@@ -46,9 +47,12 @@ def _run_publish(args: argparse.Namespace) -> int:
     if args.mirror_url is not None and args.folder is None:
         raise InputError('--mirror-url is where a --folder is served; name the folder')
     manifest = load_manifest()
-    names = expand_checkpoint_names([args.name], manifest)
+    given = names_in(args)
+    if not given:
+        raise InputError('no checkpoint is named; give one, such as eca_resnet50')
+    names = expand_checkpoint_names(given, manifest)
     if len(names) != 1 and args.folder is None:
-        raise InputError(f'{args.name}: publish takes one checkpoint, and this means {", ".join(names)}')
+        raise InputError(f'{" ".join(given)}: publish takes one checkpoint, and this means {", ".join(names)}')
     quiet_hub(args)
     if args.folder is not None:
         return _write_folders(args, manifest, names)
@@ -68,10 +72,11 @@ def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[s
     from eca_zoo.weights.convert.publish import write_hub_folder
     from eca_zoo.weights.errors import ConvertNeededError
 
-    alone = len(names) == 1 and args.mirror_url is None and args.name != 'all'
+    are_all = 'all' in names_in(args)
+    alone = len(names) == 1 and args.mirror_url is None and not are_all
     if args.mirror_url is not None:
         mirror_source(args.mirror_url, names[0])
-    absent = [name for name in manifest.models if name not in names] if args.name == 'all' else []
+    absent = [name for name in manifest.models if name not in names] if are_all else []
     written: dict[str, Any] = {}
     errors: list[Exception] = []
     for name in [*names, *absent]:
@@ -80,7 +85,7 @@ def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[s
             measured = _measured_figures(name, args.results)
             checkpoint = write_hub_folder(name, entry, folder, args.repo, measured, args.package_url)
         except ConvertNeededError as error:
-            if len(names) == 1 and args.name != 'all':
+            if len(names) == 1 and not are_all:
                 raise
             print(f'{name}  skipped  {error.remedy}')
         except EcaZooError as error:

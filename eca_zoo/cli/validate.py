@@ -81,7 +81,9 @@ class _KeyValues(argparse.Action):
 
 
 def _add_data(group: Any) -> None:
-    group.add_argument('data', nargs='*', metavar='DIR', type=Path, help='folder or tar file; or use --data-dir')
+    group.add_argument(
+        'data', nargs='*', metavar='DIR', help='folder or tar (or --data-dir); names of models before it (or --model)'
+    )
     group.add_argument(
         '--data-dir', metavar='DIR', type=Path, action='append', default=[],
         help='folder with one folder a class, or a tar of it',
@@ -118,7 +120,7 @@ def _add_data(group: Any) -> None:
 
 def _add_models(group: Any) -> None:
     group.add_argument(
-        '--model', '-m', metavar='NAME', nargs='+', action='extend', required=True,
+        '--model', '-m', metavar='NAME', nargs='+', action='extend', default=[],
         help="timm models, patterns such as 'eca_*', all, or files with one a line",
     )  # fmt: skip
     group.add_argument(
@@ -240,7 +242,11 @@ def _find_data(args: argparse.Namespace) -> None:
     """
     from eca_zoo.errors import InputError
 
-    given = [*args.data, *args.data_dir]
+    has_flag, words, args.data = bool(args.model), args.data, []
+    for word in words:
+        is_name = not has_flag and not _looks_like_data(word)
+        (args.model if is_name else args.data).append(word)
+    given = [*map(Path, args.data), *args.data_dir]
     for taken in (args.model, args.checkpoint or []):
         if not given and not args.dataset and len(taken) > 1 and _looks_like_data(str(taken[-1])):
             given.append(Path(taken.pop()))

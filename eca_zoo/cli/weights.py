@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.names import add_names, names_in
+
 if TYPE_CHECKING:
     from eca_zoo.weights.manifest import Entry
 
@@ -50,9 +52,7 @@ def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         'fetch', parents=parents, help='fetch checkpoints whose hash is known, or repair them'
     )
-    parser.add_argument(
-        'names', nargs='+', metavar='NAME', help="checkpoint, architecture, pattern such as 'eca_*', or all"
-    )
+    add_names(parser, "checkpoint, architecture, pattern such as 'eca_*', or all")
     parser.add_argument('--offline', action='store_true', help='use what is here; HF_HUB_OFFLINE=1 does the same')
     parser.add_argument(
         '--from-authors', action='store_true', help="download the authors' file from Google Drive and convert it"
@@ -72,6 +72,7 @@ def _positive(text: str) -> int:
 def _run_fetch(args: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
+    from eca_zoo.errors import InputError
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.errors import convert_needed
     from eca_zoo.weights.manifest import load_manifest
@@ -79,9 +80,12 @@ def _run_fetch(args: argparse.Namespace) -> int:
     from eca_zoo.weights.sources.fetch import fetch_many
 
     quiet_hub(args)
+    names = names_in(args)
+    if not names:
+        raise InputError('no checkpoint is named; give at least one, such as eca_resnet50, or all')
     manifest = load_manifest()
-    entries = {name: manifest.models[name] for name in expand_checkpoint_names(args.names, manifest)}
-    skipped = [name for name in manifest.models if name not in entries] if 'all' in args.names else []
+    entries = {name: manifest.models[name] for name in expand_checkpoint_names(names, manifest)}
+    skipped = [name for name in manifest.models if name not in entries] if 'all' in names else []
     if args.from_authors:
         return _fetch_from_authors(entries, args)
     absent = [e.checkpoint for n, e in entries.items() if e.checkpoint and not copies_on_disk(n, e.checkpoint)]
@@ -156,7 +160,7 @@ def report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
 
 def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('verify', parents=parents, help='check the checkpoints on this machine')
-    parser.add_argument('names', nargs='*', metavar='NAME', help='as for fetch (default: all that are here)')
+    add_names(parser, 'as for fetch (default: all that are here)')
     parser.add_argument('--format', choices=('text', 'json'), default='text', help='default: text')
     parser.set_defaults(run=_run_verify)
 
@@ -171,10 +175,11 @@ def _run_verify(args: argparse.Namespace) -> int:
     manifest = load_manifest()
     rows: list[dict[str, Any]] = []
     errors: list[Exception] = []
-    for name in expand_checkpoint_names(args.names or ['all'], manifest):
+    names = names_in(args)
+    for name in expand_checkpoint_names(names or ['all'], manifest):
         entry = manifest.models[name]
         found: list[tuple[Path | None, Exception | None]] = [(file.path, file.error) for file in verify(name, entry)]
-        if not found and args.names:
+        if not found and names:
             absent = InputError(f'{name} is not on this machine; to get it run: eca-zoo fetch {name}')
             found = [(None, absent if entry.checkpoint is not None else convert_needed(name, entry))]
         for path, error in found:
@@ -202,13 +207,13 @@ def _verified_row(name: str, entry: 'Entry', path: Path | None, error: Exception
 
 def _add_list(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('list', parents=parents, help='list the checkpoints')
-    parser.add_argument('pattern', nargs='?', default='*', metavar='PATTERN', help="such as 'eca_resnet*'")
+    add_names(parser, "such as 'eca_resnet*' (default: all)", 'PATTERN')
     parser.add_argument('--format', choices=('table', 'csv', 'json'), default='table')
     parser.set_defaults(run=_run_list)
 
 
 def _run_list(args: argparse.Namespace) -> int:
-    rows = _list_rows(args.pattern)
+    rows = _list_rows(names_in(args) or ['*'])
     if args.format == 'json':
         print(json.dumps(rows, indent=2))
     elif args.format == 'csv':
@@ -220,7 +225,7 @@ def _run_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list_rows(pattern: str) -> list[dict[str, Any]]:
+def _list_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
     """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
@@ -229,7 +234,7 @@ def _list_rows(pattern: str) -> list[dict[str, Any]]:
     manifest, rows = load_manifest(), []
     from eca_zoo.harness.networks.complexity import complexity
 
-    for name in expand_checkpoint_names([pattern], manifest):
+    for name in expand_checkpoint_names(patterns, manifest):
         entry = manifest.models[name]
         counts = complexity(name)
         status = 'convert needed'

@@ -52,9 +52,9 @@ def test_the_results_file_has_timms_columns_and_digits(folder, tmp_path, capsys)
     assert out.err == ''
 
 
-@pytest.mark.parametrize('order', [['DIR', '-m', 'M'], ['-m', 'M', 'DIR'], ['-m', 'M', '--data-dir', 'DIR']])
-def test_the_folder_is_understood_wherever_timms_users_type_it(folder, order, capsys):
-    assert validate(*[{'DIR': folder, 'M': MODEL}.get(word, word) for word in order]) == 0
+@pytest.mark.parametrize('order', ['DIR -m M', '-m M DIR', '-m M --data-dir DIR', 'M DIR', 'M --data-dir DIR'])
+def test_the_folder_and_the_model_are_understood_wherever_users_type_them(folder, order, capsys):
+    assert validate(*[{'DIR': folder, 'M': MODEL}.get(word, word) for word in order.split()]) == 0
     assert '100.0000' in capsys.readouterr().out
 
 
