@@ -83,7 +83,7 @@ def test_a_shell_completes_commands_flags_and_names(tmp_path):
     def completed(*words: str) -> list[str]:
         line = ' '.join(f"'{word}'" for word in words)
         state = f'COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}'
-        program = f'source {script}; {state}; _eca_zoo; echo "${{COMPREPLY[@]}}"'
+        program = f'source {script}; {state}; _shtab_eca_zoo; echo "${{COMPREPLY[@]}}"'
         done = subprocess.run(['bash', '-c', program], capture_output=True, text=True, check=True)
         return done.stdout.split()
 
