@@ -187,6 +187,11 @@ def _add_output(group: Any) -> None:
     )
     group.add_argument('--metrics-avg', choices=('micro', 'macro', 'weighted'), help='also precision, recall and F1')
     group.add_argument('--save-predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
+    formats = '.csv, .json, .md or .parquet'
+    group.add_argument('--per-class', metavar='FILE', type=Path, help=f'what was counted of each class: {formats}')
+    group.add_argument(
+        '--confusion', metavar='FILE', type=Path, help=f'images for each class and first guess: {formats}'
+    )
     group.add_argument('--run-dir', metavar='DIR', type=Path, help='journal: a killed run continues from it')
     group.add_argument(
         '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
@@ -220,7 +225,8 @@ def _run_validate(args: argparse.Namespace) -> int:
 
         evaluation_results(
             models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.save_predictions,
-            record_every=args.record_every, progress=True, stop=stop, measured=finish,
+            per_class=args.per_class, confusion=args.confusion, record_every=args.record_every, progress=True,
+            stop=stop, measured=finish,
         )  # fmt: skip
         return codes[0]
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -106,6 +107,37 @@ def test_precision_recall_and_f1_are_columns_on_request(folder, tmp_path):
     validate('-m', MODEL, '--data-dir', folder, '--results-file', results, '--metrics-avg', 'macro')
     [row] = rows(results)
     assert (row['macro_precision'], row['macro_recall'], row['macro_f1_score']) == ('100.0', '100.0', '100.0')
+
+
+def test_what_was_counted_of_each_class_and_which_were_taken_for_which_are_tables_with_names(folder, tmp_path):
+    path = weights(tmp_path / 'weights.safetensors')
+    root = write_folder(tmp_path / 'named', names=[f'digit {value}' for value in range(10)])
+    files = {name: tmp_path / name for name in ('classes.csv', 'confusion.json', 'predictions.parquet')}
+    common = ['-m', 'test_resnet', '--num-classes', 10, '--checkpoint', path, '--data-dir', root]
+    flags = ['--run-dir', tmp_path / 'run', '--save-predictions', files['predictions.parquet']]
+    for more in ([], flags, flags):  # counted, counted with predictions, and taken from the journal
+        tables = ['--per-class', files['classes.csv'], '--confusion', files['confusion.json']]
+        assert validate(*common, *more, *tables, '--results-file', tmp_path / 'results.csv') == 0
+        [result], classes = rows(tmp_path / 'results.csv'), rows(files['classes.csv'])
+        pairs = json.loads(files['confusion.json'].read_text())
+        assert [row['name'] for row in classes] == [f'digit {value}' for value in range(10)]
+        assert sum(int(row['images']) for row in classes) == sum(int(row['guesses']) for row in classes) == 60
+        assert sum(pair['images'] for pair in pairs) == 60
+        right = {pair['class']: pair['images'] for pair in pairs if pair['class'] == pair['guess']}
+        assert abs(float(result['top1']) - 100 * sum(right.values()) / 60) < 1e-3
+        for row in classes:
+            assert abs(float(row['top1']) - 100 * right.get(int(row['class']), 0) / int(row['images'])) < 1e-3
+        assert all(pair['guess_name'] == f'digit {pair["guess"]}' for pair in pairs)
+    predictions = pd.read_parquet(files['predictions.parquet'])
+    assert [f'digit {target}' for target in predictions['target']] == predictions['target_name'].tolist()
+    assert predictions['top5_names'][0][0] == f'digit {predictions["top5_classes"][0][0]}'
+
+
+def test_a_table_of_classes_that_cannot_be_written_is_refused_before_anything_runs(folder, tmp_path, capsys):
+    for flag, name in (('--per-class', 'x.txt'), ('--confusion', '.')):
+        assert validate('-m', MODEL, folder, flag, tmp_path / name) == 2
+        assert f'{tmp_path / name}: ' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_flags_of_timms_script_are_known_or_refused_with_a_reason(folder, capsys):
