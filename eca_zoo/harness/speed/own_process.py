@@ -71,7 +71,7 @@ class OwnProcess:
         variables = KEEPING_VARIABLES if settings.keep_freed_memory else {}
         self._process = subprocess.Popen(
             [sys.executable, '-c', _START.format(module=__name__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | variables,
+            env=os.environ | variables, start_new_session=True,
         )  # fmt: skip
         # A process that has ended by now is noticed by ``start``.
         with contextlib.suppress(RunError):
@@ -148,7 +148,7 @@ class OwnProcess:
 
 def serve() -> None:
     """The work of the process: one network, whose rounds are asked for on the standard input."""
-    # The run's own process is told to stop, and ends this one.
+    # The run's own process is told to stop, and ends this one; it has a session of its own for the same reason.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), 'wb')
