@@ -87,7 +87,7 @@ class EvalSettings:
         device = resolve_device(self.device)
         precision = parse_precision(self.precision)
         check_precision(precision, device)
-        self._check_values()
+        self.check_values()
         on_cpu = device.type == 'cpu'
         return dataclasses.replace(
             self,
@@ -99,7 +99,12 @@ class EvalSettings:
             channels_last=device.type in ('cpu', 'cuda') if self.channels_last is None else self.channels_last,
         )
 
-    def _check_values(self) -> None:
+    def check_values(self) -> None:
+        """Check what does not depend on the machine.
+
+        Raises:
+            InputError: a value is out of range, unknown, or contradicts another.
+        """
         for name in ('batch_size', 'img_size', 'crop_border_pixels'):
             value = getattr(self, name)
             if value is not None and value < 1:
