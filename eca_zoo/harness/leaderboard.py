@@ -130,7 +130,7 @@ def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec |
 
 def _measurements(suite: Suite) -> Measurements:
     specs = list(suite.models)
-    _, baseline = with_baseline(specs, suite.baseline) if suite.baseline is not None else (specs, None)
+    specs, baseline = with_baseline(specs, suite.baseline) if suite.baseline is not None else (specs, None)
     if not suite.throughput:
         img_size = suite.img_size or suite.accuracy.img_size
         return Measurements(specs, [ThroughputSettings(img_size=img_size)], 'profile', baseline)
