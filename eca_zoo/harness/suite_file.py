@@ -76,7 +76,8 @@ class SuiteData(DataSpec):
     """A data set, and which networks are validated on it.
 
     Attributes:
-        label: what the table calls the data set; figures that were reported on a data set of this name are compared.
+        label: what the table calls the data set, which is required; figures that were reported on a data set of this
+            name are compared.
         models: networks of the suite that are validated on it; by default all.
     """
 
@@ -192,7 +193,7 @@ def _value(hint: Any) -> str:
     """A type as people say it."""
     if typing.get_origin(hint) is Literal:
         return ', '.join(map(str, typing.get_args(hint)))
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return ' or '.join(dict.fromkeys(_value(part) for part in typing.get_args(hint) if part is not type(None)))
     if typing.get_origin(hint) is tuple:
         return 'list'

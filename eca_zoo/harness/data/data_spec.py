@@ -22,8 +22,8 @@ class DataSpec:
         dataset: timm's name: empty for a folder or tar, else ``hfds/``, ``hfids/``, ``wds/``, ``tfds/`` or ``torch/``
             and a name.
         split: of the data set; a folder of this name under ``root`` is used if there is one.
-        class_map: file with the class indices by name, see ``read_class_map``.
-        ground_truth: file with the labels of images that lie in no class folders, see ``read_ground_truth``.
+        class_map: file with the class indices by name: one name a line, or JSON.
+        ground_truth: file with the labels of images that lie in no class folders.
         class_level: folder that is an image's class: ``leaf`` the innermost one, ``top`` the first one below the root;
             by default the innermost one, where no two of them have one name.
         real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default`` or true

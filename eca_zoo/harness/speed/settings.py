@@ -19,7 +19,7 @@ class ThroughputSettings:
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
-        precision: one of ``eca_zoo.harness.machine.devices.PRECISIONS``.
+        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16``, ``amp`` or ``amp_bf16``.
         channels_last: memory format of parameters and input.
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
