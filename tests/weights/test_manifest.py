@@ -180,7 +180,7 @@ def test_wrong_value_is_refused_with_file_and_key(path: str, value: object, said
         ('version: 1', 'models: a manifest is a mapping with the keys version and models'),
         ('models: {}', 'version: expected 1, found None'),
         ('version: 2\nmodels: {}', 'version: expected 1, found 2'),
-        ('version: 1\nmodels: {}\nmore: 1', 'more: unknown key; there are version, models'),
+        ('version: 1\nmodels: {}\nmore: 1', 'more: unknown key; the nearest is models; there are version, models'),
         ('version: 1\nmodels: {a: 1}', 'models.a: a name is architecture.tag, such as eca_resnet50.k3557_in1k'),
         (
             'version: 1\nmodels: {../a.b: 1}',
