@@ -17,7 +17,7 @@ import pandas as pd
 from torch import nn
 
 from eca_zoo.arguments import model_specs, one_model, path_of, record, several, takes
-from eca_zoo.errors import EcaZooError, InputError
+from eca_zoo.errors import EcaZooError, InputError, Terminated
 from eca_zoo.files import StorageError
 from eca_zoo.harness.accuracy import evaluation
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
@@ -31,7 +31,7 @@ from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.suites import read_suite
+from eca_zoo.harness.suites import read_suite, with_settings
 from eca_zoo.harness.table.class_tables import class_files
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.files import formatted, to_json
@@ -54,7 +54,7 @@ _KEYWORDS = {
 __all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'write_timm_files']
 
 
-@takes(EvalSettings, DataSpec, without=('root', 'label'))
+@takes(EvalSettings, DataSpec, without=('root', 'label'), earlier={'data_dir': 'data', 'root': 'data'})
 def evaluate(
     models: 'Models',
     data: str | Path | None = None,
@@ -164,9 +164,9 @@ def evaluation_results(
     if restart and run_dir is None:
         raise InputError('--restart is about a --run-dir; name one')
     if predictions is not None:
-        check_place(predictions, '--save-predictions')
+        check_place(predictions, '--predictions')
         if predictions.suffix.lower() in ('.csv', '.json', '.md'):
-            raise InputError(f'{predictions}: predictions are Parquet; name a file .parquet with --save-predictions')
+            raise InputError(f'{predictions}: predictions are Parquet; name a file .parquet with --predictions')
     tables = class_files(per_class, confusion)
     if confusion is not None and data.real_labels is not None:
         raise InputError('--confusion is about one class an image; leave out --real-labels')
@@ -254,8 +254,11 @@ def benchmark(
             for _ in measurements.run(functools.partial(bars.show, 'throughput')):
                 if file is not None and not file.is_stream:
                     _write_again(measurements.table(), file)
-    except KeyboardInterrupt:
-        error = InterruptedRunError('stopped by SIGINT; networks whose rounds were not done have no throughput')
+    except KeyboardInterrupt as wish:
+        name = 'SIGTERM' if isinstance(wish, Terminated) else 'SIGINT'
+        error = InterruptedRunError(
+            f'stopped by {name}; networks whose rounds were not done have no throughput', signal_name=name
+        )
         error.measured = _finished(measurements, file)
         raise error from None
     return _finished(measurements, file)
@@ -337,12 +340,16 @@ def complexity(
     return select(to_frame(rows), ['complexity']).drop(columns='error')
 
 
-@takes()
+@takes(earlier={'out': 'run_dir'})
 def leaderboard(
     suite: str | Path,
-    out: str | Path,
+    run_dir: str | Path,
     *,
     data_dir: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
     restart: bool = False,
     format: str = 'eca',
     progress: bool = False,
@@ -353,9 +360,13 @@ def leaderboard(
 
     Args:
         suite: YAML file, or the name of one that comes with the package.
-        out: run directory.
+        run_dir: folder of the run.
         data_dir: folder of the suite's data set.
-        restart: forget what ``out`` holds.
+        device: of the validation and all throughputs, in the place of what the suite says.
+        batch_size: likewise.
+        precision: likewise.
+        workers: processes that decode images, likewise.
+        restart: forget what ``run_dir`` holds.
         format: ``timm`` writes timm's files too.
         progress: show a progress bar on a terminal.
         command_line: for ``environment.json``.
@@ -372,10 +383,11 @@ def leaderboard(
     if format not in ('eca', 'timm'):
         raise InputError(f'format {format!r} is unknown; use eca or timm')
     processes = current()
-    read = agreed(lambda: read_suite(str(suite)))
+    given = {'device': device, 'batch_size': batch_size, 'precision': precision, 'workers': workers}
+    read = agreed(lambda: with_settings(read_suite(str(suite)), given))
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
-            read, Path(out), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
+            read, Path(run_dir), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
             command_line=command_line, report=bars.show, stop=stop,
         )  # fmt: skip
     if board is None:

@@ -113,7 +113,7 @@ def key_and_reason(error: Exception, kind: Any) -> tuple[str, str]:
 def unknown_key(name: str, known: Iterable[str]) -> str:
     """What is wrong with a key that is none of ``known``: the nearest of them, and all."""
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f'the nearest is {nearest[0]}; ' if nearest else ''
     return f'unknown key; {hint}there are {", ".join(known)}'
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-#: By a setting's name those of timm's scripts, and earlier ones of this package.
-OTHER_NAMES = {
+#: By a setting's name those of timm's scripts.
+TIMM_NAMES = {
     'compile': ('torchcompile',),
     'compile_mode': ('torchcompile_mode',),
-    'data_dir': ('root',),
     'download': ('dataset_download',),
     'global_pool': ('gp',),
     'normalize_in_workers': ('no_prefetcher',),
@@ -16,6 +15,15 @@ OTHER_NAMES = {
     'trust_remote_code': ('dataset_trust_remote_code',),
     'warmup_steps': ('num_warm_iter',),
 }
+#: By a setting's name those that this package had for it before.
+EARLIER_NAMES = {
+    'data_dir': ('root',),
+    'downloads': ('jobs',),
+    'folder': ('out',),
+    'predictions': ('save_predictions',),
+    'run_dir': ('out',),
+}
+OTHER_NAMES = {**TIMM_NAMES, 'data_dir': EARLIER_NAMES['data_dir']}
 _NAMES = {other: name for name, others in OTHER_NAMES.items() for other in others}
 
 

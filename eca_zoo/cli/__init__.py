@@ -10,15 +10,15 @@ import gc
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
-from eca_zoo.errors import EcaZooError
+from eca_zoo.errors import EcaZooError, Terminated
 
-_INTERRUPTED = 130
 COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
 
 
@@ -112,9 +112,10 @@ def run_command(args: argparse.Namespace) -> int:
         if not error.is_said_elsewhere:
             print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f'eca-zoo {args.command}: interrupted', file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as wish:
+        number = signal.SIGTERM if isinstance(wish, Terminated) else signal.SIGINT
+        print(f'eca-zoo {args.command}: stopped by {number.name}', file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: point stdout elsewhere so that closing it raises nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,9 @@ from torch import nn
 
 from eca_zoo.errors import InputError
 
+#: What timm puts before the folder of a network that it loads with its config.
+LOCAL_DIR = 'local-dir:'
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -21,9 +21,9 @@ class ThroughputResult:
         steps: timed steps in all rounds.
         relative: median over the rounds of images a second divided by the baseline's in the same round; None without,
             and for another input size than the baseline's.
-        baseline: title of the network that ``relative`` refers to.
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
         error: why there is no measurement; None if there is one.
+        baseline: title of the network that ``relative`` refers to.
     """
 
     model: str
@@ -36,6 +36,6 @@ class ThroughputResult:
     step_time_p95_ms: float | None = None
     steps: int = 0
     relative: float | None = None
-    baseline: str | None = None
     peak_memory_mb: float | None = None
     error: str | None = None
+    baseline: str | None = None
