@@ -2,7 +2,7 @@
 
 The command line calls the same functions. Every wrong argument is an ``eca_zoo.errors.InputError``, one line with the
 remedy; what fails on the way is an ``eca_zoo.errors.RunError``. Nothing is printed; ``progress=True`` shows a bar on
-stderr where that is a terminal.
+stderr where that is a terminal, and elsewhere lines of the level INFO of the logger ``eca_zoo``.
 """
 
 import contextlib
@@ -49,6 +49,8 @@ _KEYWORDS = {
     field.name: field.name for kind in (EvalSettings, DataSpec, ModelSpec) for field in dataclasses.fields(kind)
 }
 
+_UNITS = {'validation': 'img', 'complexity': 'networks', 'throughput': 'rounds'}
+
 __all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'write_timm_files']
 
 
@@ -82,7 +84,7 @@ def evaluate(
         run_dir: folder in which a killed call continues when it is made again.
         restart: forget what ``run_dir`` holds.
         predictions: Parquet file to write with the best five classes of each image.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal; elsewhere log a line a minute.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
             ``precision``, ...) and of ``DataSpec`` (``dataset``, ``split``, ``class_map``, ``ground_truth``,
             ``class_level``, ``real_labels``, ``valid_labels``, ...).
@@ -207,7 +209,7 @@ def benchmark(
         model_kwargs: further arguments of their entry points.
         results_file: file that the table is written to whenever a group of networks is done.
         results_format: of that file (csv, json, md or parquet), where its name does not end in it.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal; elsewhere log a line a minute.
         **options: fields of ``ThroughputSettings`` (``device``, ``batch_size``, ``img_size``, ``channels_last``,
             ``compile``, ``fuse``, ``rounds``, ``threads``, ...).
 
@@ -237,7 +239,7 @@ def benchmark(
         _write(measurements.table(), file)
     try:
         with ProgressBars(progress) as bars:
-            for _ in measurements.run(functools.partial(bars.show, 'throughput')):
+            for _ in measurements.run(functools.partial(bars.show, 'throughput', unit='rounds')):
                 if file is not None and not file.is_stream:
                     _write_again(measurements.table(), file)
     except KeyboardInterrupt as wish:
@@ -329,7 +331,7 @@ def leaderboard(
         data_dir: folder of the suite's data set.
         restart: forget what ``out`` holds.
         format: ``timm`` writes timm's files too.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal; elsewhere log a line a minute.
         command_line: for ``environment.json``.
         stop: when it is set, what was measured is recorded and the run ends.
 
@@ -348,7 +350,8 @@ def leaderboard(
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
             read, Path(out), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
-            command_line=command_line, report=bars.show, stop=stop,
+            command_line=command_line, stop=stop,
+            report=lambda part, done, total, text: bars.show(part, done, total, text, _UNITS[part]),
         )  # fmt: skip
     if board is None:
         return None

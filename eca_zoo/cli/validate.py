@@ -28,7 +28,7 @@ _EPILOG = (
     "Flags of timm's validate.py that have no counterpart: "
     + '; '.join(f'{flag} ({why})' for flag, why in _NO_COUNTERPART.items())
     + '. Accepted without any effect: --pretrained (weights are loaded unless there is a --checkpoint), --retry (a '
-    'batch that does not fit is always halved), --log-freq (progress is shown by time, on a terminal). Other defaults: '
+    'batch that does not fit is always halved), --log-freq (progress is shown by time). Other defaults: '
     '--device is the GPU if there is one, fp32 is exact (TF32 only with --precision tf32), --batch-size is 16 on the '
     'CPU. A run with --run-dir can be killed at any moment; the same command continues it. Under torchrun each process '
     'counts its part of the images.'
@@ -212,7 +212,7 @@ def _run_validate(args: argparse.Namespace) -> int:
 
         evaluation_results(
             models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.save_predictions,
-            record_every=args.record_every, progress=True, stop=stop, measured=finish,
+            record_every=args.record_every, progress=not args.quiet, stop=stop, measured=finish,
         )  # fmt: skip
         return codes[0]
 
