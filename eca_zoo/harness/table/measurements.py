@@ -100,7 +100,7 @@ class Measurements:
                 counts = complexity_of_spec(spec, img_size, reparameterize)
                 folded = {'reparameterized': 'yes'} if reparameterize else {}
                 self.complexities[key] = cells_of('complexity', counts) | folded
-                size = f'{counts.params / 1e6:.2f} M parameters, {counts.macs / 1e9:.2f} GMACs'
+                size = f'{counts.params / 1e6:.2f} M parameters, {counts.macs / 1e9:.3g} GMACs'
                 _logger.info('%s: %s at %d pixels', name, size, counts.input_size[-1])
             except RunError as error:
                 self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
