@@ -69,6 +69,11 @@ def count_images(folder, out, batch_size, record_every=5):
 """.replace('MODEL', MODEL)
 
 
+def complaints(stderr: str) -> list[str]:
+    """Lines of a command's stderr without those on what is begun and done."""
+    return [line for line in stderr.splitlines() if ' INFO: ' not in line]
+
+
 def run_program(path: Path, body: str) -> subprocess.CompletedProcess:
     """Run ``body`` after the launcher's definitions."""
     path.write_text(LAUNCHER + body)
