@@ -16,13 +16,22 @@ from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.user_checkpoint import checkpoint_files
 from eca_zoo.strict_yaml import RecordError, typed_record
+from eca_zoo.vocabulary import name_of
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
 _Record = TypeVar('_Record')
 
 
-def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _Function]:
-    """Let a function take the fields of dataclasses as keywords: any other one is an error that names the nearest."""
+def takes(
+    *kinds: type, without: Sequence[str] = (), earlier: Mapping[str, str] | None = None
+) -> Callable[[_Function], _Function]:
+    """Let a function take the fields of dataclasses as keywords: any other one is an error that names the nearest.
+
+    Args:
+        kinds: the dataclasses.
+        without: fields that are no keywords.
+        earlier: other names of the function's own arguments; those of ``vocabulary`` are understood besides.
+    """
 
     def decorate(function: _Function) -> _Function:
         own = inspect.signature(function).parameters
@@ -37,6 +46,7 @@ def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _F
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
+            kwargs = _under_own_names(kwargs, known, earlier or {})
             for key in kwargs:
                 if key not in known or key == 'options':
                     nearest = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
@@ -49,6 +59,16 @@ def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _F
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def _under_own_names(kwargs: Mapping[str, Any], known: Sequence[str], earlier: Mapping[str, str]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for key, value in kwargs.items():
+        name = key if key in known else earlier.get(key, name_of(key))
+        if name in named:
+            raise InputError(f'{key} and {name} are one argument; give one')
+        named[name] = value
+    return named
 
 
 def _default_of(field: dataclasses.Field) -> Any:

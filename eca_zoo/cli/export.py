@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from eca_zoo.cli.flags import KeyValues
+
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add this module's subcommands."""
@@ -16,19 +18,20 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument('--random-weights', action='store_true', help='export it without a checkpoint')
     parser.add_argument('--img-size', type=int, metavar='N', help="height and width (default: the network's own)")
     parser.add_argument('--num-classes', type=int, metavar='N', help='classes (default: those of the checkpoint)')
-    parser.add_argument('--model-kwargs', nargs='*', default=[], metavar='KEY=VALUE', help='for the entry point')
+    parser.add_argument(
+        '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=KeyValues, default={}, help='of its entry point'
+    )
     parser.add_argument('--opset', type=int, metavar='N', help="ONNX operator set (default: PyTorch's current one)")
     parser.add_argument('--fuse', action='store_true', help='export the form for inference: batch norms folded')
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    from eca_zoo.cli.benchmark import parse_model_kwargs
     from eca_zoo.harness.networks.export import FORMATS, export_network
     from eca_zoo.harness.networks.model_names import expand_one
 
     name = expand_one(args.name)
-    model_kwargs = parse_model_kwargs(args.model_kwargs)
+    model_kwargs = dict(args.model_kwargs)
     if args.num_classes is not None:
         model_kwargs['num_classes'] = args.num_classes
     path = args.out or Path(Path(name).name + FORMATS[args.format])

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eca_zoo.cli.flags import add_setting
+
 _COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'status')
 
 
@@ -29,14 +31,14 @@ def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--model', metavar='NAME', help='architecture that it must hold, or architecture.tag to record it under'
     )
-    parser.add_argument('--out', type=Path, metavar='DIR', help='also write the hub-ready folder here')
+    add_setting(parser, 'folder', type=Path, metavar='DIR', help='also write the hub-ready folder here')
     parser.set_defaults(run=_run_convert)
 
 
 def _run_convert(args: argparse.Namespace) -> int:
     from eca_zoo.weights.convert.conversion import convert
 
-    result = convert(args.file, args.model, args.out)
+    result = convert(args.file, args.model, args.folder)
     print(f'{result.name}: kernel sizes {list(result.kernel_sizes)}, {result.num_classes} classes')
     print(f'  from  {args.file} ({result.source_size} bytes, SHA-256 {result.source_sha256})')
     print(f'  to    {result.folder}')
@@ -57,7 +59,8 @@ def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
         '--from-authors', action='store_true', help="download the authors' file from Google Drive and convert it"
     )
     parser.add_argument('--yes', '-y', action='store_true', help='trust the first copy of a file without being asked')
-    parser.add_argument('--jobs', '-j', type=_positive, default=4, metavar='N', help='downloads at a time (default: 4)')
+    add_setting(parser, 'downloads', type=_positive, default=4, metavar='N', help='downloads at a time (default: 4)')
+    parser.add_argument('-j', dest='downloads', type=_positive, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=_run_fetch)
 
 
@@ -90,7 +93,7 @@ def _run_fetch(args: argparse.Namespace) -> int:
             with lock:
                 bar.update(count)
 
-        results = fetch_many(entries, offline=args.offline, workers=args.jobs, progress=progress)
+        results = fetch_many(entries, offline=args.offline, workers=args.downloads, progress=progress)
     for result in results:
         if result.error is None:
             print(f'{result.name}  {"was here" if result.was_here else "fetched"}  {result.path}')

@@ -12,7 +12,7 @@ import yaml
 from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_path
-from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
+from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml, unknown_key
 from eca_zoo.weights.weights_folder import local_manifest_path
 
 _logger = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def parse_manifest(text: str, path: str | Path) -> Manifest:
     if raw.get('version') != VERSION:
         raise ManifestError(f'{path}: version: expected {VERSION}, found {raw.get("version")!r}')
     for key in raw.keys() - {'version', 'models'}:
-        raise ManifestError(f'{path}: {key}: unknown key; a manifest has version and models')
+        raise ManifestError(f'{path}: {key}: {unknown_key(str(key), ("version", "models"))}')
     return Manifest(models={name: _parse_entry(name, entry, path) for name, entry in raw['models'].items()})
 
 
@@ -214,7 +214,7 @@ def _parse_entry(name: Any, raw: Any, path: str | Path) -> Entry:
     try:
         return msgspec.convert(raw, Entry)
     except (msgspec.ValidationError, TypeError, OverflowError) as error:
-        key, reason = key_and_reason(error)
+        key, reason = key_and_reason(error, Entry)
         raise ManifestError(f'{path}: {".".join(filter(None, ["models", name, key]))}: {reason}') from None
 
 

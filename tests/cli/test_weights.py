@@ -179,7 +179,8 @@ def test_broken_local_manifest_is_named_by_every_command(home: Path, capsys) -> 
     for arguments in (['list'], ['fetch', 'all'], ['verify'], ['publish', DIGITS, '--repo', 'a/b']):
         code, output, errors = run(capsys, *arguments)
         assert (code, output) == (2, [])
-        assert errors == [f'eca-zoo {arguments[0]}: error: {path}: models.a.b.checksum: unknown key']
+        assert len(errors) == 1
+        assert errors[0].startswith(f'eca-zoo {arguments[0]}: error: {path}: models.a.b.checksum: unknown key')
 
 
 def test_question_is_asked_on_a_terminal_and_no_means_no(home: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,23 @@ def test_manifest_survives_writing_and_reading() -> None:
 @pytest.mark.parametrize(
     ('path', 'value', 'said'),
     [
-        ('checksum', 1, f'models.{NAME}.checksum: unknown key'),
-        ('checkpoint.sha1', 1, f'models.{NAME}.checkpoint.sha1: unknown key'),
-        ('original.sha255', SHA256, f'models.{NAME}.original.sha255: unknown key'),
+        (
+            'checksum',
+            1,
+            f'models.{NAME}.checksum: unknown key; there are num_classes, dataset, transform, license, kernel_sizes, '
+            'description, paper, notes, reported, original, checkpoint',
+        ),
+        (
+            'checkpoint.sha1',
+            1,
+            f'models.{NAME}.checkpoint.sha1: unknown key; the nearest is sha256; there are size, sha256, sources',
+        ),
+        (
+            'original.sha255',
+            SHA256,
+            f'models.{NAME}.original.sha255: unknown key; the nearest is sha256; there are file, google_drive_id, '
+            'baidu_share, baidu_code, size, sha256',
+        ),
         ('num_classes', KeyError, f'models.{NAME}: Object missing required field `num_classes`'),
         ('num_classes', '1000', f'models.{NAME}.num_classes: Expected `int`, got `str`'),
         ('num_classes', 0, f'models.{NAME}: num_classes must be positive, not 0'),
@@ -166,7 +180,7 @@ def test_wrong_value_is_refused_with_file_and_key(path: str, value: object, said
         ('version: 1', 'models: a manifest is a mapping with the keys version and models'),
         ('models: {}', 'version: expected 1, found None'),
         ('version: 2\nmodels: {}', 'version: expected 1, found 2'),
-        ('version: 1\nmodels: {}\nmore: 1', 'more: unknown key; a manifest has version and models'),
+        ('version: 1\nmodels: {}\nmore: 1', 'more: unknown key; the nearest is models; there are version, models'),
         ('version: 1\nmodels: {a: 1}', 'models.a: a name is architecture.tag, such as eca_resnet50.k3557_in1k'),
         (
             'version: 1\nmodels: {../a.b: 1}',

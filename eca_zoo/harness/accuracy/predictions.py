@@ -27,7 +27,7 @@ class PredictionStore:
         """
         _parquet()
         if data.images.is_stream:
-            raise InputError('the images of a streamed data set have no names; leave out --save-predictions')
+            raise InputError('the images of a streamed data set have no names; leave out --predictions')
         self._data, self._journal = data, journal
         self._parts: dict[str, list[Part]] = {}
         self._complete: dict[str, list[Part]] = {}
@@ -42,7 +42,7 @@ class PredictionStore:
         if self._journal is None:
             return None
         path = self._journal.predictions / f'{current().rank:05d}-{uuid.uuid4().hex}.pt'
-        with replacing(path, '--out') as temporary:
+        with replacing(path, '--predictions') as temporary:
             torch.save(part, temporary)
         return path.name
 
@@ -106,7 +106,7 @@ class PredictionStore:
             'real_labels': arrow.list_(arrow.int32()),
         }  # fmt: skip
         table = arrow.table({name: arrow.array(values, types[name]) for name, values in columns.items()})
-        with replacing(path, '--save-predictions') as temporary:
+        with replacing(path, '--predictions') as temporary:
             parquet.write_table(table, temporary)
 
 

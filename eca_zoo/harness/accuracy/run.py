@@ -104,7 +104,7 @@ class AccuracyRun:
             journal.require(_TABLE, self._identity())
             for spec in models:
                 try:
-                    weights = weights_identity(spec)
+                    weights = weights_identity(spec) | spec.own_input()
                 except InputError as error:
                     _logger.debug('%s; it fails by itself when it is loaded', error)
                 else:

@@ -272,7 +272,7 @@ def test_folder_that_holds_another_checkpoint_is_not_overwritten(home: Path, tmp
     (out / 'model.safetensors').write_bytes(b'precious')
     with pytest.raises(InputError) as caught:
         convert(original(SMALL, tmp_path), out=out)
-    assert str(caught.value) == f'{out}: it holds another checkpoint already; choose another --out, or remove it'
+    assert str(caught.value) == f'{out}: it holds another checkpoint already; choose another --folder, or remove it'
     assert (out / 'model.safetensors').read_bytes() == b'precious'
 
 
