@@ -13,7 +13,7 @@ from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
-from eca_zoo.harness.speed.rounds import Progress, throughput_groups
+from eca_zoo.harness.speed.rounds import Baseline, Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.rows import ComplexityKey, Measured, complexity_key, join_measurements, reported_cells
@@ -129,8 +129,8 @@ class Measurements:
         return join_measurements(names, self.measured, complexity_of, shared_cells)
 
 
-def _log_start(specs: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None) -> None:
-    beside = f' beside {baseline.title}' if baseline is not None else ''
+def _log_start(specs: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline) -> None:
+    beside = f' beside {baseline.title}' if isinstance(baseline, ModelSpec) else ''
     what = f'{"training" if settings.train else "inference"} of {len(specs)} networks{beside}'
     how = f'{settings.rounds} rounds of {settings.round_seconds:g} s'
     _logger.info('throughput: %s on %s, %s, %s; %s', what, settings.device, settings.backend, settings.precision, how)
