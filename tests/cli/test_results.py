@@ -240,7 +240,10 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_measured(
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('p.csv', 'p.csv: predictions are Parquet; name a file .parquet'), ('', ': is a folder; name a file with --predictions')],
+    [
+        ('p.csv', 'p.csv: predictions are Parquet; name a file .parquet'),
+        ('', ': is a folder; name a file with --predictions'),
+    ],
 )
 def test_predictions_have_a_name_that_is_true(name, message, folder, tmp_path, capsys):
     assert validate(folder, '--save-predictions', tmp_path / name) == 2
