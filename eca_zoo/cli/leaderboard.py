@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError('the run needs a folder; name one with --run-dir DIR')
     collect_as_usual()
     settings = {name: getattr(args, name) for name in ('device', 'batch_size', 'precision', 'workers')}
-    with stop_on_signals() as stop, process_group():
+    with stop_on_signals() as stop, process_group(stop.ends_waiting):
         if args.owns_process:
             _keep_memory(args.suite, settings)
         table = leaderboard(
