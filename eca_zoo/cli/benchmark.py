@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
-from eca_zoo.cli.flags import KeyValues, add_compile, add_running, add_setting
+from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_running, add_setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
     parser.add_argument(
         '--model', '-m', nargs='+', default=[], metavar='NAME',
-        help="networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same "
-        'without ECA), all, or text files of names',
+        help=NAMES,
     )  # fmt: skip
     parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument(
@@ -113,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
     from eca_zoo.api import benchmark
-    from eca_zoo.harness.networks.model_names import read_names
+    from eca_zoo.models.patterns import read_names
 
     collect_as_usual()
     return benchmark(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eca_zoo.cli.flags import add_setting
+from eca_zoo.cli.flags import CHECKPOINTS, add_setting
 
 _COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'status')
 
@@ -51,9 +51,7 @@ def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         'fetch', parents=parents, help='fetch checkpoints whose hash is known, or repair them'
     )
-    parser.add_argument(
-        'names', nargs='+', metavar='NAME', help="checkpoint, architecture, pattern such as 'eca_*', or all"
-    )
+    parser.add_argument('names', nargs='+', metavar='NAME', help=CHECKPOINTS)
     parser.add_argument('--offline', action='store_true', help='use what is here; HF_HUB_OFFLINE=1 does the same')
     parser.add_argument(
         '--from-authors', action='store_true', help="download the authors' file from Google Drive and convert it"
@@ -154,7 +152,7 @@ def _report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
 
 def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('verify', parents=parents, help='check the checkpoints on this machine')
-    parser.add_argument('names', nargs='*', metavar='NAME', help='as for fetch (default: all that are here)')
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'{CHECKPOINTS} (default: all that are here)')
     parser.set_defaults(run=_run_verify)
 
 
@@ -183,7 +181,9 @@ def _run_verify(args: argparse.Namespace) -> int:
 
 def _add_list(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('list', parents=parents, help='list the checkpoints')
-    parser.add_argument('pattern', nargs='?', default='*', metavar='PATTERN', help="such as 'eca_resnet*'")
+    parser.add_argument(
+        'pattern', nargs='?', default='*', metavar='PATTERN', help=f'{CHECKPOINTS} (default: all of them)'
+    )
     parser.add_argument('--format', choices=('table', 'csv', 'json'), default='table')
     parser.set_defaults(run=_run_list)
 
@@ -237,7 +237,7 @@ def _cell(value: Any) -> str:
 
 def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('publish', parents=parents, help='publish a checkpoint on the Hugging Face Hub')
-    parser.add_argument('name', metavar='NAME', help='checkpoint or architecture')
+    parser.add_argument('name', metavar='NAME', help=f'one {CHECKPOINTS}')
     parser.add_argument('--repo', metavar='ORG/NAME', help='repository on the hub; it is made if need be')
     parser.add_argument('--private', action='store_true', help='make a new repository private')
     parser.add_argument('--folder', type=Path, metavar='DIR', help='write the folder here and stop')
