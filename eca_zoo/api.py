@@ -32,6 +32,7 @@ from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suites import read_suite, with_settings
+from eca_zoo.harness.table.class_tables import class_files
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.files import formatted, to_json
 from eca_zoo.harness.table.frames import NAMES, read_table, select, to_frame
@@ -58,7 +59,7 @@ def evaluate(
     models: 'Models',
     data: str | Path | None = None,
     *,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Sequence[str | Path] | None = None,
     pretrained: bool = True,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -66,6 +67,8 @@ def evaluate(
     run_dir: str | Path | None = None,
     restart: bool = False,
     predictions: str | Path | None = None,
+    per_class: str | Path | None = None,
+    confusion: str | Path | None = None,
     progress: bool = False,
     **options: Any,
 ) -> pd.DataFrame:
@@ -75,7 +78,7 @@ def evaluate(
         models: a timm name, a pattern, ``zoo``, ``hf-hub:ORG/NAME``, ``local-dir:DIR``, a text file of names; a network
             that is built already (it is copied and not changed); a list of these; or a mapping from labels to these.
         data: folder with one folder a class, or a tar of it; None with ``dataset='hfds/...'`` and the like.
-        checkpoint: file with the weights of the one model, or a folder of them (a row each).
+        checkpoint: file with the weights of the one model, or a folder or list of them (a row each).
         pretrained: load the weights that a name stands for; random ones otherwise.
         num_classes: of the models, if it is not what their names stand for.
         in_chans: channels of the input, if they are not what their names stand for.
@@ -83,6 +86,8 @@ def evaluate(
         run_dir: folder in which a killed call continues when it is made again.
         restart: forget what ``run_dir`` holds.
         predictions: Parquet file to write with the best five classes of each image.
+        per_class: file to write (.csv, .json, .md or .parquet) with what was counted of each class.
+        confusion: the same with the number of images for each class and first guess.
         progress: show a progress bar on a terminal.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
             ``precision``, ...) and of ``DataSpec`` (``dataset``, ``split``, ``class_map``, ``ground_truth``,
@@ -107,6 +112,8 @@ def evaluate(
             run_dir=path_of(run_dir),
             restart=restart,
             predictions=path_of(predictions),
+            per_class=path_of(per_class),
+            confusion=path_of(confusion),
             progress=progress,
             measured=lambda results: tables.append(_accuracy_table(results)),
             names=_KEYWORDS,
@@ -138,6 +145,8 @@ def evaluation_results(
     run_dir: Path | None = None,
     restart: bool = False,
     predictions: Path | None = None,
+    per_class: Path | None = None,
+    confusion: Path | None = None,
     record_every: float = evaluation.RECORD_EVERY,
     progress: bool = False,
     stop: StopRequest | None = None,
@@ -158,6 +167,9 @@ def evaluation_results(
         check_place(predictions, '--predictions')
         if predictions.suffix.lower() in ('.csv', '.json', '.md'):
             raise InputError(f'{predictions}: predictions are Parquet; name a file .parquet with --predictions')
+    tables = class_files(per_class, confusion)
+    if confusion is not None and data.real_labels is not None:
+        raise InputError('--confusion is about one class an image; leave out --real-labels')
     processes = current()
     directory: Any = contextlib.nullcontext()
     if run_dir is not None:
@@ -172,10 +184,12 @@ def evaluation_results(
             bars.close()
             if measured is not None:
                 measured(results)
+            for write in tables if processes.is_main else ():
+                write([result for result in results if result.error is None])
 
         return evaluation.evaluate(
             models, data, settings, journal=journal, progress=show, stop=stop, predictions=predictions,
-            record_every=record_every, measured=finish, names=names,
+            confusion=confusion is not None, record_every=record_every, measured=finish, names=names,
         )  # fmt: skip
 
 

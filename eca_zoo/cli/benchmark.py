@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
 from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_running, add_setting
+from eca_zoo.cli.names import add_names, names_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +53,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
-    parser.add_argument(
-        '--model', '-m', nargs='+', default=[], metavar='NAME',
-        help=NAMES,
-    )  # fmt: skip
+    add_names(parser, NAMES)
     parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument(
         '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=KeyValues, default={}, help='of their entry points'
@@ -116,7 +114,7 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
 
     collect_as_usual()
     return benchmark(
-        [*args.model, *(read_names(args.model_list) if args.model_list else [])],
+        [*names_in(args), *(read_names(args.model_list) if args.model_list else [])],
         baseline=args.baseline,
         bench=args.bench,
         precision=_precisions(args),

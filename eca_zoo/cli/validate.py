@@ -65,8 +65,13 @@ class _NoCounterpart(argparse.Action):
 
 
 def _add_data(group: Any) -> None:
-    group.add_argument('data', nargs='?', metavar='DIR', type=Path, help='folder or tar file; or use --data-dir')
-    group.add_argument('--data-dir', metavar='DIR', type=Path, help='folder with one folder a class, or a tar of it')
+    group.add_argument(
+        'data', nargs='*', metavar='DIR', help='folder or tar (or --data-dir); names of models before it (or --model)'
+    )
+    group.add_argument(
+        '--data-dir', metavar='DIR', type=Path, action='append',
+        help='folder with one folder a class, or a tar of it',
+    )  # fmt: skip
     group.add_argument(
         '--dataset', metavar='NAME', default='',
         help=f"timm's name of a data set: {prefixes()} and a name (default: folder or tar)",
@@ -99,10 +104,12 @@ def _add_data(group: Any) -> None:
 
 def _add_models(group: Any) -> None:
     group.add_argument(
-        '--model', '-m', metavar='NAME', nargs='+', required=True,
-        help=NAMES,
+        '--model', '-m', metavar='NAME', nargs='+', action='extend', default=[], help=NAMES,
     )  # fmt: skip
-    group.add_argument('--checkpoint', metavar='FILE', type=Path, help='weights, or a folder of them')
+    group.add_argument(
+        '--checkpoint', metavar='FILE', type=Path, nargs='+', action='extend',
+        help='weights, or a folder of them; several give a row each',
+    )  # fmt: skip
     group.add_argument('--use-ema', action='store_true', help='averaged weights of a training checkpoint')
     group.add_argument('--num-classes', metavar='N', type=int, help="of the model (default: the model's)")
     group.add_argument('--in-chans', metavar='N', type=int, help="channels of the input (default: the model's)")
@@ -150,6 +157,11 @@ def _add_output(group: Any) -> None:
     )
     group.add_argument('--metrics-avg', choices=('micro', 'macro', 'weighted'), help='also precision, recall and F1')
     add_setting(group, 'predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
+    formats = '.csv, .json, .md or .parquet'
+    group.add_argument('--per-class', metavar='FILE', type=Path, help=f'what was counted of each class: {formats}')
+    group.add_argument(
+        '--confusion', metavar='FILE', type=Path, help=f'images for each class and first guess: {formats}'
+    )
     add_run_dir(group, help='folder with a journal, in which a run that was killed goes on')
     group.add_argument(
         '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
@@ -167,7 +179,7 @@ def _run_validate(args: argparse.Namespace) -> int:
 
     if args.no_counterpart is not None:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
-    _move_data_from_models(args)
+    _find_data(args)
     _quiet_hub(args.verbose)
     with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
         models, data, settings, file = agreed(
@@ -183,7 +195,8 @@ def _run_validate(args: argparse.Namespace) -> int:
 
         evaluation_results(
             models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.predictions,
-            record_every=args.record_every, progress=True, stop=stop, measured=finish,
+            per_class=args.per_class, confusion=args.confusion, record_every=args.record_every, progress=True,
+            stop=stop, measured=finish,
         )  # fmt: skip
         return codes[0]
 
@@ -195,14 +208,36 @@ def _quiet_hub(verbose: bool) -> None:
     (hub_logging.set_verbosity_warning if verbose else hub_logging.set_verbosity_error)()
 
 
-def _move_data_from_models(args: argparse.Namespace) -> None:
-    """``--model NAME DIR`` is how timm's users type it; the list of models has taken the folder."""
-    if args.data is None and args.data_dir is None and not args.dataset and len(args.model) > 1:
-        last = args.model[-1]
-        looks_like_data = last.endswith('.tar') or ('/' in last and ':' not in last and not last.endswith('.txt'))
-        if looks_like_data or Path(last).is_dir():
-            args.data = Path(last)
-            args.model = args.model[:-1]
+def _find_data(args: argparse.Namespace) -> None:
+    """Make ``args.data_dir`` the one path that was given for the data, or None.
+
+    ``--model NAME DIR`` and ``--checkpoint FILE DIR`` is how timm's users type it; the list has taken the folder.
+
+    Raises:
+        InputError: there are several.
+    """
+    from eca_zoo.errors import InputError
+
+    has_flag, words, args.data = bool(args.model), args.data, []
+    for word in words:
+        is_name = not has_flag and not _looks_like_data(word)
+        (args.model if is_name else args.data).append(word)
+    given = [*map(Path, args.data), *(args.data_dir or [])]
+    for taken in (args.model, args.checkpoint or []):
+        if not given and not args.dataset and len(taken) > 1 and _looks_like_data(str(taken[-1])):
+            given.append(Path(taken.pop()))
+    if len(given) > 1:
+        raise InputError(f'{" and ".join(map(str, given))}: data is one folder or tar; name one, and run each alone')
+    args.data_dir = given[0] if given else None
+
+
+def _looks_like_data(word: str) -> bool:
+    from eca_zoo.harness.networks.user_checkpoint import SUFFIXES
+
+    path = Path(word)
+    if path.is_file() or word.endswith(('.txt', *SUFFIXES)):
+        return word.endswith('.tar') and not word.endswith(SUFFIXES)
+    return word.endswith('.tar') or path.is_dir() or ('/' in word and ':' not in word)
 
 
 def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
@@ -215,7 +250,7 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
     from eca_zoo.harness.data.data_spec import DataSpec
 
     return DataSpec(
-        root=args.data_dir or args.data,
+        root=args.data_dir,
         dataset=args.dataset,
         split=args.split,
         class_map=args.class_map,

@@ -30,7 +30,7 @@ from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.measurements import Measurements
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
 from eca_zoo.harness.table.timm_files import to_timm_files
-from eca_zoo.weights.manifest import Manifest, load_manifest
+from eca_zoo.weights.manifest import Manifest, usable_manifest
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
@@ -169,7 +169,7 @@ class _Run:
     journal: RunDirectory
     accuracies: list[AccuracyResult] = field(default_factory=list)
     timm_format: bool = False
-    manifest: Manifest = field(default_factory=load_manifest)
+    manifest: Manifest = field(default_factory=usable_manifest)
 
     def write_known(self) -> None:
         """Write the table of what is known of a run that ends before everything is measured."""

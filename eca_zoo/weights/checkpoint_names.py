@@ -5,11 +5,7 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import Path
 
-import timm
-
 from eca_zoo.errors import InputError
-from eca_zoo.models import list_architectures, list_zoo
-from eca_zoo.models.patterns import is_pattern, match_networks, read_names, shortened
 from eca_zoo.weights.manifest import Manifest
 
 _NEAREST = 3
@@ -32,6 +28,12 @@ def expand_checkpoint_names(patterns: Iterable[str], manifest: Manifest) -> list
 
 
 def _expand(pattern: str, manifest: Manifest) -> list[str]:
+    # Registering the networks warns of a manifest that is refused; whoever has read one knows.
+    import timm
+
+    from eca_zoo.models import list_architectures, list_zoo
+    from eca_zoo.models.patterns import is_pattern, match_networks, read_names, shortened
+
     if pattern == 'all':
         return [name for name, entry in manifest.models.items() if entry.checkpoint is not None]
     if pattern == 'zoo':

@@ -46,8 +46,8 @@ def test_a_pattern_that_catches_networks_of_timms_own_says_so_once(expand, caplo
     count = len(timm.list_models('eca_*'))
     assert caplog.messages == [
         f"'eca_*' stands for {count} networks, {count - len(OWN)} of them timm's own (eca_botnext26ts_256, "
-        f'eca_halonext26ts, eca_nfnet_l0 and {count - len(OWN) - 3} more); zoo stands for the six of the ECA-Net authors '
-        'alone'
+        f'eca_halonext26ts, eca_nfnet_l0 and {count - len(OWN) - 3} more); zoo stands for the six of the ECA-Net '
+        'authors alone'
     ]  # fmt: skip
     caplog.clear()
     for quiet in ('zoo', 'eca_resnet1*', 'all', 'test_eca*'):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
+from eca_zoo.harness.accuracy.class_names import names_of_classes
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loading import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
@@ -302,6 +303,8 @@ class AccuracyRun:
         self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...]
     ) -> AccuracyResult:
         error = self._incomplete(total.images)
+        count = member.network.num_classes
+        named = names_of_classes(self.data, member.class_indices.tolist(), count, label_names(member.plan.cfg, count))
         return AccuracyResult(
             model=spec.title,
             name=spec.name,
@@ -312,6 +315,8 @@ class AccuracyRun:
             top5_count=total.top5,
             loss=total.mean_loss,
             per_class=tuple(tuple(row) for row in total.per_class.tolist()),
+            class_names=named,
+            confusion=() if self.store is None else self.store.confusion(spec.title),
             params=member.network.params,
             batch_size=member.chunk,
             skipped=bad,

@@ -16,7 +16,7 @@ from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.rows import ComplexityKey, Measured, complexity_key, join_measurements, reported_cells
-from eca_zoo.weights.manifest import load_manifest
+from eca_zoo.weights.manifest import usable_manifest
 
 MODES = {'inference': (False,), 'train': (True,), 'both': (False, True), 'profile': ()}
 
@@ -115,7 +115,7 @@ class Measurements:
         """
         names = [spec.title for spec in self.specs]
         if shared_cells is None:
-            manifest = load_manifest()
+            manifest = usable_manifest()
             shared_cells = {name: reported_cells(name, manifest) for name in names}
         complexity_of = self.complexity_of if count else lambda key: self.complexities.get(self._own(key), {})
         return join_measurements(names, self.measured, complexity_of, shared_cells)

@@ -117,7 +117,10 @@ def test_before_conversion_there_is_one_error_and_after_it_a_new_process_lists_a
         return done.stdout.splitlines()
 
     assert run() == ['[]', 'ConvertNeededError']
+    assert timm.list_pretrained('eca_mobilenet*') == []
     convert(original(SMALL, tmp_path))
+    assert timm.list_pretrained('eca_mobilenet*') == ['eca_mobilenetv2.k13_in1k']  # in this process
+    assert timm.is_model_pretrained('eca_mobilenetv2')
     assert run() == ["['eca_mobilenetv2.k13_in1k']", 'torch.Size([7, 1280])']
 
 
