@@ -59,6 +59,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=KeyValues, default={}, help='of their entry points'
     )
     parser.add_argument('--num-classes', type=int, metavar='N', help='classes of the networks (default: their own)')
+    parser.add_argument('--in-chans', type=int, metavar='N', help='channels of the images (default: their own)')
 
 
 def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +121,7 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
         precision=_precisions(args),
         backend=args.backend,
         num_classes=args.num_classes,
+        in_chans=args.in_chans,
         model_kwargs=args.model_kwargs,
         results_file=args.results_file,
         results_format=args.results_format,

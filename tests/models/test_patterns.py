@@ -3,6 +3,7 @@
 import pytest
 import timm
 
+from eca_zoo.arguments import model_specs
 from eca_zoo.cli import build_parser
 from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_names import expand_model_names
@@ -79,3 +80,8 @@ def test_the_help_of_every_command_names_the_zoo(command):
     text = ' '.join(subparsers.choices[command].format_help().split())
     assert "zoo (the authors' six)" in text
     assert 'text file' in text
+
+
+def test_patterns_may_overlap():
+    specs = model_specs(['eca_resnet18', 'zoo', 'eca_resnet1*'], None, True, None, None, None)
+    assert [spec.name for spec in specs] == ['eca_resnet18', *OWN[1:]]
