@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eca_zoo.cli.flags import KeyValues, add_compile, add_run_dir, add_running, add_setting, add_workers
+from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_run_dir, add_running, add_setting, add_workers
 from eca_zoo.cli.validate_report import exit_code, report, results_file
 from eca_zoo.harness.data.data_spec import CLASS_LEVELS
 from eca_zoo.harness.data.kinds import prefixes
@@ -104,8 +104,7 @@ def _add_data(group: Any) -> None:
 
 def _add_models(group: Any) -> None:
     group.add_argument(
-        '--model', '-m', metavar='NAME', nargs='+', action='extend', default=[],
-        help="timm models, patterns such as 'eca_*', all, or files with one a line",
+        '--model', '-m', metavar='NAME', nargs='+', action='extend', default=[], help=NAMES,
     )  # fmt: skip
     group.add_argument(
         '--checkpoint', metavar='FILE', type=Path, nargs='+', action='extend',
