@@ -7,6 +7,7 @@ function from the parsed arguments to the exit code. torch is imported inside it
 import argparse
 import difflib
 import gc
+import io
 import os
 import signal
 import sys
@@ -92,10 +93,17 @@ def run_process(argv: Sequence[str] | None = None) -> int:
     process ends.
     """
     collect_seldom()
+    _print_any_text()
     try:
         return main(argv, owns_process=True)
     finally:
         gc.freeze()
+
+
+def _print_any_text() -> None:
+    """Let standard output, like standard error, show what its encoding lacks as an escape in the place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def run_command(args: argparse.Namespace) -> int:
