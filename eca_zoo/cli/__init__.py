@@ -8,7 +8,6 @@ import argparse
 import difflib
 import gc
 import io
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
+from eca_zoo.cli.logs import logs
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
@@ -32,7 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--print-completion', choices=SHELLS, help='print what completes the command in a shell')
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument('--verbose', '-v', action='store_true', help='log what is done, by libraries too')
+    loudness.add_argument(
+        '--quiet', '-q', action='store_true',
+        help='no progress: no bar on a terminal, and elsewhere no lines on what is begun and done',
+    )  # fmt: skip
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
     for module in (weights, publish, validate, benchmark, leaderboard, export):
         module.add_commands(subparsers, parents=[common])
@@ -62,9 +67,8 @@ def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    level = logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(level=level, format='%(levelname)s: %(message)s', stream=sys.stderr)
-    return run_command(args)
+    with logs(args.quiet, args.verbose):
+        return run_command(args)
 
 
 def _check_command(parser: argparse.ArgumentParser, word: str) -> None:

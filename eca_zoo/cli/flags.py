@@ -11,6 +11,14 @@ from typing import Any
 
 from eca_zoo.vocabulary import EARLIER_NAMES, TIMM_NAMES
 
+#: What names of networks can be.
+NAMES = (
+    "networks of timm's registry, zoo (the authors' six), plain (the same without ECA layers), all (every one with "
+    "weights), patterns such as 'eca_resnet*', or text files of names"
+)
+#: What names of checkpoints can be; they stand for the same networks.
+CHECKPOINTS = "checkpoint, network, zoo (the authors' six), all, pattern such as 'eca_resnet*', or text file of names"
+
 
 def add_setting(group: Any, name: str, *short: str, **options: Any) -> None:
     """Add the flag of a setting with all its names; the first of ``short`` are letters."""
