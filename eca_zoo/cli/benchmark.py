@@ -125,7 +125,7 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
         model_kwargs=args.model_kwargs,
         results_file=args.results_file,
         results_format=args.results_format,
-        progress=True,
+        progress=not args.quiet,
         device=args.device,
         channels_last=args.channels_last,
         compile=args.compile,

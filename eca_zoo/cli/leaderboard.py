@@ -60,8 +60,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.owns_process:
             _keep_memory(args.suite, settings)
         table = leaderboard(
-            args.suite, args.run_dir, data_dir=args.data_dir, restart=args.restart, format=args.format, progress=True,
-            command_line=sys.argv, stop=stop, **settings,
+            args.suite, args.run_dir, data_dir=args.data_dir, restart=args.restart, format=args.format,
+            progress=not args.quiet, command_line=sys.argv, stop=stop, **settings,
         )  # fmt: skip
     return 0 if table is None else _print(table, args.check)
 

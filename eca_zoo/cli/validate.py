@@ -28,7 +28,7 @@ _EPILOG = (
     "Flags of timm's validate.py that have no counterpart: "
     + '; '.join(f'{flag} ({why})' for flag, why in _NO_COUNTERPART.items())
     + '. Accepted without any effect: --pretrained (weights are loaded unless there is a --checkpoint), --retry (a '
-    'batch that does not fit is always halved), --log-freq (progress is shown by time, on a terminal). Other defaults: '
+    'batch that does not fit is always halved), --log-freq (progress is shown by time). Other defaults: '
     '--device is the GPU if there is one, fp32 is exact (TF32 only with --precision tf32), --batch-size is 16 on the '
     'CPU. A run with --run-dir can be killed at any moment; the same command continues it. Under torchrun each process '
     'counts its part of the images.'
@@ -170,7 +170,7 @@ def _add_output(group: Any) -> None:
 
 
 def _run_validate(args: argparse.Namespace) -> int:
-    from eca_zoo.api import evaluation_results
+    from eca_zoo.api.accuracy import evaluation_results
     from eca_zoo.errors import InputError
     from eca_zoo.harness.machine.devices import resolve_device
     from eca_zoo.harness.machine.memory import keep_freed_memory
@@ -195,8 +195,8 @@ def _run_validate(args: argparse.Namespace) -> int:
 
         evaluation_results(
             models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.predictions,
-            per_class=args.per_class, confusion=args.confusion, record_every=args.record_every, progress=True,
-            stop=stop, measured=finish,
+            per_class=args.per_class, confusion=args.confusion, record_every=args.record_every,
+            progress=not args.quiet, stop=stop, measured=finish,
         )  # fmt: skip
         return codes[0]
 

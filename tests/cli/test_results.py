@@ -169,7 +169,20 @@ def test_a_benchmark_that_is_interrupted_gives_what_it_has(tmp_path, monkeypatch
 
 
 def test_the_results_file_is_written_although_nobody_reads_what_is_printed(folder, tmp_path):
-    command = [sys.executable, '-m', 'eca_zoo', 'validate', '--device', 'cpu', '-j', '0', '-m', MODEL, str(folder)]
+    command = [
+        sys.executable,
+        '-m',
+        'eca_zoo',
+        'validate',
+        '-q',
+        '--device',
+        'cpu',
+        '-j',
+        '0',
+        '-m',
+        MODEL,
+        str(folder),
+    ]
     reader, writer = os.pipe()
     os.close(reader)
     try:

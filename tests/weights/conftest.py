@@ -13,8 +13,8 @@ import pytest
 from eca_zoo.models.registry import refresh_pretrained_cfgs
 from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, HubSource, Source
-from tests.hub_server import HubServer
 from tests.weights.helpers import REPO, entry_with
+from tests.weights.hub_server import HubServer
 
 
 @pytest.fixture(scope='session')

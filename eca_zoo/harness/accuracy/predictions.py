@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
-from eca_zoo.files import replacing
+from eca_zoo.files import encode_text, replacing
 from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.machine.processes import current, gather
@@ -93,19 +93,19 @@ class PredictionStore:
 
     def _write(self, path: Path, results: Sequence[AccuracyResult]) -> None:
         arrow, parquet = _parquet()
-        names = self._data.images.names()
+        names = [encode_text(name).decode() for name in self._data.images.names()]
         columns: dict[str, list[Any]] = {name: [] for name in ('model', 'file', 'target', 'target_name')}
         columns |= {name: [] for name in ('top5_classes', 'top5_names', 'top5_probabilities')}
         if self._data.real_labels is not None:
             columns['real_labels'] = []
         for result in results:
-            title, named = result.model, dict(enumerate(result.class_names))
-            joined = _joined(self._complete.get(title, []))
+            named = {index: encode_text(name).decode() for index, name in enumerate(result.class_names)}
+            joined = _joined(self._complete.get(result.model, []))
             if not joined:
                 continue
             order = joined['positions'].argsort()
             positions = joined['positions'][order].tolist()
-            columns['model'] += [title] * len(positions)
+            columns['model'] += [encode_text(result.model).decode()] * len(positions)
             columns['file'] += [names[position] for position in positions]
             targets, guesses = joined['targets'][order].tolist(), joined['guesses'][order].tolist()
             columns['target'] += targets
