@@ -13,7 +13,7 @@ from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
-from eca_zoo.harness.speed.rounds import Baseline, Progress, throughput_groups
+from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.rows import ComplexityKey, Measured, complexity_key, join_measurements, reported_cells
