@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
@@ -22,9 +23,17 @@ from eca_zoo.errors import EcaZooError, Terminated
 COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with its arguments; the usage is in the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and the remedy, and end with 2."""
+        self.exit(2, f'{self.prog}: error: {message}; {self.prog} --help shows what there is\n')
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog='eca-zoo',
         description='ECA-Net for timm: verified weights, validation and benchmarks.',
     )
