@@ -31,7 +31,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
         patch.setenv('ECA_ZOO_HOME', str(folder))
         patch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
         yield folder
-    refresh_pretrained_cfgs()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('ECA_ZOO_MANIFEST', raising=False)  # a test may have set it
+        refresh_pretrained_cfgs()
 
 
 @pytest.fixture

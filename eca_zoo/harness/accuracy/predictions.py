@@ -1,6 +1,7 @@
 """The best guesses for each image, kept while models run and written as a Parquet file."""
 
-import uuid
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,12 @@ class PredictionStore:
         self._parts.setdefault(title, []).append(part)
         if self._journal is None:
             return None
-        path = self._journal.predictions / f'{current().rank:05d}-{uuid.uuid4().hex}.pt'
+        content = io.BytesIO()
+        torch.save(part, content)
+        # The name is the content's, so that damage is noticed.
+        path = self._journal.predictions / f'{current().rank:05d}-{_digest(content.getvalue())}.pt'
         with replacing(path, '--predictions') as temporary:
-            torch.save(part, temporary)
+            temporary.write_bytes(content.getvalue())
         return path.name
 
     def collect(self, title: str, files: Sequence[str | None]) -> None:
@@ -58,7 +62,10 @@ class PredictionStore:
     def _read(self, journal: RunDirectory, name: str) -> list[Part]:
         path = journal.predictions / name
         try:
-            return [torch.load(path, weights_only=True)]
+            content = path.read_bytes()
+            if not path.stem.endswith(_digest(content)):
+                raise RunError('its content has changed')
+            return [torch.load(io.BytesIO(content), weights_only=True)]
         except Exception as error:  # a file that somebody has removed or cut short
             self._lost.append(f'{path}: {one_line(error)}')
             return []
@@ -124,6 +131,10 @@ class PredictionStore:
         table = arrow.table({name: arrow.array(values, types[name]) for name, values in columns.items()})
         with replacing(path, '--predictions') as temporary:
             parquet.write_table(table, temporary)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _joined(parts: Sequence[Part]) -> Part:
