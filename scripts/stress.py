@@ -64,7 +64,7 @@ _POINTS = ('torch.autograd:backward', 'eca_zoo.harness.accuracy.passes:Pass._ste
 
 
 class Run:
-    """A command that goes on when it is given again, with one process or several."""
+    """A command that goes on when it is given again, with one process or several; its folder is the last argument."""
 
     def __init__(self, command: list[str], processes: int, points: tuple[str, ...] = ()) -> None:
         launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
@@ -85,7 +85,7 @@ class Run:
         where = ['--step', str(step), '--rank', str(rank), '--report', str(ended), *(['--all'] if all_at_once else [])]
         where += ['--point', *self._points] if self._points else []
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(_ROOT)}
-        command = [*self._start, *where, *self._command, '--out', str(out)]
+        command = [*self._start, *where, *self._command, str(out)]
         with log.open('ab') as file:
             done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=_ROOT, check=False)
         text = ended.read_text(encoding='ascii') if ended.exists() else ''
@@ -182,9 +182,9 @@ def main() -> None:
     recipe = folder / 'stress_recipe.yaml'
     recipe.write_text(_RECIPE, encoding='utf-8')
     data = ['--data-dir', str(folder / 'digits')]
-    training = ['train', str(recipe), *data, '--device', 'cpu', '-j', '1', '--save-every', '2steps']
+    training = ['train', str(recipe), *data, '--device', 'cpu', '-j', '1', '--save-every', '2steps', '--out']
     kinds = {
-        'leaderboard': (['leaderboard', str(suite), *data], (), table),
+        'leaderboard': (['leaderboard', str(suite), *data, '--run-dir'], (), table),
         'training': (training, _POINTS, bits),
     }
     good = True

@@ -27,7 +27,7 @@ from eca_zoo.training.task import Task
 _logger = logging.getLogger(__name__)
 
 _SMALLEST_SCALE = 2.0**-20
-_LOG_EVERY, _SHOW_EVERY = 60.0, 0.2
+_SHOW_EVERY = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Loop:
         self.bad: set[BadImage] = set()
         self.meter = Meter()
         self._lr = 0.0
-        self._saved_at = self._logged_at = self._shown_at = time.monotonic()
+        self._saved_at = self._shown_at = time.monotonic()
 
     def train(self) -> None:
         """Train to the end.
@@ -316,13 +316,6 @@ class Loop:
             images = min(within * self.schedule.batch_size, self.schedule.count)
             text = f'{rate:g} img/s, lr {self._lr:g}'
             self._progress(Progress(self.epoch + 1, self.epochs, images, self.schedule.count, text))
-        if now - self._logged_at >= _LOG_EVERY:
-            self._logged_at = now
-            left = (self.epochs * steps - self.step) * self.schedule.batch_size / max(rate, 1e-9)
-            _logger.info(
-                'epoch %d of %d, step %d of %d: %g img/s, %s left', self.epoch + 1, self.epochs, within, steps, rate,
-                _duration(left),
-            )  # fmt: skip
 
 
 def _schedule(task: Task, recipe: Recipe, processes: Processes) -> Schedule:
@@ -353,8 +346,3 @@ def _peak_memory_mb(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f'{minutes // 60} h {minutes % 60} min' if minutes >= 60 else f'{minutes} min'

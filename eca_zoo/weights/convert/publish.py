@@ -43,6 +43,7 @@ def write_hub_folder(
     folder: Path,
     repo: str | None,
     measured: Mapping[str, str],
+    package_url: str | None = None,
     section: str = '',
     picture: bytes | None = None,
 ) -> Checkpoint:
@@ -54,6 +55,7 @@ def write_hub_folder(
         folder: it is made; one with another checkpoint is refused.
         repo: ``ORG/NAME`` for the card, or None.
         measured: figures for the card, title to value with unit.
+        package_url: what pip installs this package from, for the card.
         section: Markdown that the card has besides.
         picture: ``curves.svg``, which the section shows.
 
@@ -71,7 +73,8 @@ def write_hub_folder(
     if found != entry.checkpoint.sha256:
         raise HashMismatchError(f'{path}: it changed: SHA-256 {found}, expected {entry.checkpoint.sha256}; try again')
     check_folder(folder, found, '--folder')
-    write_folder(folder, content, hub_config(name, entry), model_card(name, entry, repo, measured, section))
+    card = model_card(name, entry, repo, measured, package_url, section)
+    write_folder(folder, content, hub_config(name, entry), card)
     if picture is not None:
         write_atomically(folder / 'curves.svg', picture)
     return entry.checkpoint
@@ -83,6 +86,7 @@ def publish(
     repo: str,
     private: bool = False,
     measured: Mapping[str, str] | None = None,
+    package_url: str | None = None,
     section: str = '',
     picture: bytes | None = None,
 ) -> PublishResult:
@@ -94,6 +98,7 @@ def publish(
         repo: ``ORG/NAME``.
         private: whether a new repository is private.
         measured: figures for the model card, title to value with unit.
+        package_url: what pip installs this package from, for the model card.
         section: Markdown that the card has besides.
         picture: ``curves.svg``, which the section shows.
 
@@ -107,7 +112,7 @@ def publish(
         raise InputError(f'--repo: {error}') from None
     with TemporaryDirectory(prefix='eca_zoo_publish_') as temporary:
         folder = Path(temporary)
-        checkpoint = write_hub_folder(name, entry, folder, repo, measured or {}, section, picture)
+        checkpoint = write_hub_folder(name, entry, folder, repo, measured or {}, package_url, section, picture)
         commit = _upload(folder, name, repo, private, checkpoint)
     source = Source(hub=HubSource(repo=repo, revision=commit))
     others = [other for other in (entry.checkpoint.sources if entry.checkpoint else ()) if other.url or other.package]

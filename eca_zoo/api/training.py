@@ -1,4 +1,4 @@
-"""Training from Python: see ``train``, which ``eca_zoo`` hands on."""
+"""Training, as people call it from Python."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,8 +17,6 @@ from eca_zoo.training.recipes.reading import read_recipe
 from eca_zoo.training.recipes.recipe import Recipe
 from eca_zoo.training.run import RunSettings
 from eca_zoo.training.start import TrainSettings, start_training
-
-__all__ = ['train']
 
 # Those that are no arguments of their own.
 _RECIPE_KEYS = {field.name for field in dataclasses.fields(Recipe)} - {'model', 'data'}

@@ -1,7 +1,6 @@
 """The subcommand ``train``: a network by a recipe, any key of which is a flag with timm's name."""
 
 import argparse
-import ast
 import gc
 import logging
 import sys
@@ -10,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from eca_zoo.cli.flags import KeyValues
 from eca_zoo.resources import packaged_names
 from eca_zoo.training.recipes.recipe import Recipe, recipe_keys
 
@@ -108,7 +108,7 @@ def _add_key(group: Any, name: str, about: Any) -> None:
     elif typing.get_origin(kind) is tuple:
         group.add_argument(*flags, nargs='*', type=typing.get_args(kind)[0], metavar='X', action=_Tuple, **options)
     elif typing.get_origin(kind) is dict:
-        group.add_argument(*flags, nargs='*', metavar='KEY=VALUE', action=_KeyValues, **options)
+        group.add_argument(*flags, nargs='*', metavar='KEY=VALUE', action=KeyValues, **options)
     else:
         metavar = {int: 'N', float: 'F', str: 'NAME'}[kind]
         choices = {'choices': about['choices']} if about['choices'] else {'metavar': metavar}
@@ -128,24 +128,8 @@ class _Tuple(argparse.Action):
         setattr(namespace, self.dest, list(values))
 
 
-class _KeyValues(argparse.Action):
-    """``key=value`` pairs; a value is a Python literal, or text."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        pairs = {}
-        for item in values:
-            key, equals, text = item.partition('=')
-            if not equals:
-                parser.error(f'{option_string}: expected KEY=VALUE, not {item!r}')
-            try:
-                pairs[key] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                pairs[key] = text
-        setattr(namespace, self.dest, pairs)
-
-
 def _run(args: argparse.Namespace) -> int:
-    from eca_zoo.api_training import train
+    from eca_zoo.api import train
     from eca_zoo.harness.machine.devices import resolve_device
     from eca_zoo.harness.machine.memory import keep_freed_memory
     from eca_zoo.harness.machine.processes import process_group
@@ -153,8 +137,6 @@ def _run(args: argparse.Namespace) -> int:
 
     # What was imported stays: neither each validation nor the processes that decode images need to look at it again.
     gc.freeze()
-    # A line a minute and one an epoch, beside or in the place of the bar.
-    logging.getLogger('eca_zoo.training').setLevel(logging.INFO)
     overrides = {name: getattr(args, name) for name in recipe_keys() if name not in _ELSEWHERE and hasattr(args, name)}
     seconds, steps = args.save_every
     with stop_on_signals() as stop, process_group() as processes:
@@ -164,8 +146,8 @@ def _run(args: argparse.Namespace) -> int:
             logging.getLogger('eca_zoo').setLevel(logging.ERROR)
         log = train(
             args.recipe, args.model, args.data_dir, args.out, checkpoint_every=args.checkpoint_every,
-            restart=args.restart, allow_change=args.allow_change, progress=True, command_line=sys.argv, stop=stop,
-            dataset=args.dataset, train_split=args.train_split, val_split=args.val_split, class_map=args.class_map,
+            restart=args.restart, allow_change=args.allow_change, progress=not args.quiet,
+            command_line=sys.argv, stop=stop, dataset=args.dataset, train_split=args.train_split, val_split=args.val_split, class_map=args.class_map,
             class_level=args.class_level, input_key=args.input_key, target_key=args.target_key,
             input_img_mode=args.input_img_mode, download=args.dataset_download,
             trust_remote_code=args.dataset_trust_remote_code, skip_bad_images=args.skip_bad_images,
