@@ -2,8 +2,8 @@
 
 Compared with undisturbed runs are the table of a leaderboard; weights, averages, optimiser and log of a training, bit
 for bit. The kills hit one process, or two under torchrun (sometimes one of them, sometimes all), at a step of its work
-that is drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the same
-command; when it ends before the next kill, it is compared and a new run begins.
+that is drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the
+same command; when it ends before the next kill, it is compared and a new run begins.
 """
 
 import argparse

@@ -54,9 +54,10 @@ def run_timm(script: Path, data: Path, epochs: int, notes_to: Path) -> None:
     ClassificationTask.forward = noted  # type: ignore[method-assign]
     s = _SETTINGS
     sys.argv = [
-        str(script), '--data-dir', str(data), '--val-split', '', '--model', s['model'], '--num-classes', '10', '--img-size',
-        str(s['img']), '-b', str(s['batch']), '--opt', 'momentum', '--lr', str(s['lr']), '--weight-decay', str(s['decay']),
-        '--sched', 'none', '--epochs', str(epochs), '--no-aug', '--smoothing', '0', '--workers', '0', '--device', 'cpu',
+        str(script), '--data-dir', str(data), '--val-split', '', '--model', s['model'], '--num-classes', '10',
+        '--img-size', str(s['img']), '-b', str(s['batch']), '--opt', 'momentum', '--lr', str(s['lr']),
+        '--weight-decay', str(s['decay']), '--sched', 'none', '--epochs', str(epochs), '--no-aug',
+        '--smoothing', '0', '--workers', '0', '--device', 'cpu',
         '--channels-last', '--seed', str(s['seed']), '--mean', '0.5', '0.5', '0.5', '--std', '0.5', '0.5', '0.5',
         '--interpolation', 'bilinear', '--output', str(notes_to.parent / 'timm'), '--warmup-epochs', '0',
         '--eval-metric', 'loss', '--log-interval', '1000',
@@ -87,8 +88,8 @@ def run_ours(data: Path, epochs: int, notes_to: Path) -> None:
         [
             'train', str(recipe), '--data-dir', str(data), '--val-split', '', '--model', s['model'], '--img-size',
             str(s['img']), '-b', str(s['batch']), '--opt', 'momentum', '--lr', str(s['lr']), '--weight-decay',
-            str(s['decay']), '--sched', 'constant', '--epochs', str(epochs), '--no-aug', '--workers', '0', '--device', 'cpu',
-            '--seed', str(s['seed']), '--mean', '0.5', '0.5', '0.5', '--std', '0.5', '0.5', '0.5', '--drop-last',
+            str(s['decay']), '--sched', 'constant', '--epochs', str(epochs), '--no-aug', '--workers', '0', '--device',
+            'cpu', '--seed', str(s['seed']), '--mean', '0.5', '0.5', '0.5', '--std', '0.5', '0.5', '0.5', '--drop-last',
             '--out', str(notes_to.parent / 'ours'),
         ]
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """Images a second of one core: the input path of a training here, and the authors' transform, in turn.
 
-The authors' path is that of torchvision's data set: open, RGB, random resized crop, flip, float tensor, normalised, stacked.
-Ours reads bytes, crops, flips and stacks bytes; the normalisation is timed too, on the CPU, where a GPU would do it.
+The authors' path is that of torchvision's data set: open, RGB, random resized crop, flip, float tensor, normalised,
+stacked. Ours reads bytes, crops, flips and stacks bytes; the normalisation is timed too, on the CPU, where a GPU would
+do it.
 """
 
 import argparse
@@ -112,7 +113,8 @@ def main() -> None:
     result = {}
     for name, found in rates.items():
         ratios = [own / other for own, other in zip(found, rates['authors'], strict=True)]
-        result[name] = {'images_per_sec': round(statistics.median(found), 1), 'ratio': round(statistics.median(ratios), 3)}
+        rate_found, ratio = statistics.median(found), statistics.median(ratios)
+        result[name] = {'images_per_sec': round(rate_found, 1), 'ratio': round(ratio, 3)}
     print(json.dumps({'images': count, 'rounds': args.rounds, 'same_crops': same_crops(), **result}, indent=2))
 
 

@@ -22,7 +22,8 @@ from eca_zoo.cli.training import average, train
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = (
-    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'train', 'average', 'export',
+    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'train', 'average',
+    'export',
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
     )
     parser.add_argument(
-        '--run', type=Path, metavar='DIR', dest='training', help='folder of the training that made it, for the model card'
+        '--run', type=Path, metavar='DIR', dest='training', help='folder of the training that made it, for the card'
     )
     parser.add_argument(
         '--package-url', metavar='URL',

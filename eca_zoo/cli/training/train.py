@@ -147,7 +147,8 @@ def _run(args: argparse.Namespace) -> int:
         log = train(
             args.recipe, args.model, args.data_dir, args.out, checkpoint_every=args.checkpoint_every,
             restart=args.restart, allow_change=args.allow_change, progress=not args.quiet,
-            command_line=sys.argv, stop=stop, dataset=args.dataset, train_split=args.train_split, val_split=args.val_split, class_map=args.class_map,
+            command_line=sys.argv, stop=stop, dataset=args.dataset, train_split=args.train_split,
+            val_split=args.val_split, class_map=args.class_map,
             class_level=args.class_level, input_key=args.input_key, target_key=args.target_key,
             input_img_mode=args.input_img_mode, download=args.dataset_download,
             trust_remote_code=args.dataset_trust_remote_code, skip_bad_images=args.skip_bad_images,
