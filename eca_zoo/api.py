@@ -29,6 +29,7 @@ from eca_zoo.harness.networks.baselines import Baseline, with_baseline
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.restart import restarted
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suites import read_suite, with_settings
@@ -66,7 +67,7 @@ def evaluate(
     in_chans: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
-    restart: bool = False,
+    restart: bool | str | Sequence[str] = False,
     predictions: str | Path | None = None,
     progress: bool = False,
     **options: Any,
@@ -83,7 +84,7 @@ def evaluate(
         in_chans: channels of the input, if they are not what their names stand for.
         model_kwargs: further arguments of the models' entry points.
         run_dir: folder in which a killed call continues when it is made again.
-        restart: forget what ``run_dir`` holds.
+        restart: forget what ``run_dir`` holds, or what it holds of some models: their names, or patterns.
         predictions: Parquet file to write with the best five classes of each image.
         progress: show a progress bar on a terminal; elsewhere log a line a minute.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
@@ -107,7 +108,7 @@ def evaluate(
             record(DataSpec, options, root=path_of(data)),
             record(EvalSettings, options),
             run_dir=path_of(run_dir),
-            restart=restart,
+            restart=[restart] if isinstance(restart, str) else restart,
             predictions=path_of(predictions),
             progress=progress,
             measured=lambda results: tables.append(_accuracy_table(results)),
@@ -138,7 +139,7 @@ def evaluation_results(
     settings: EvalSettings,
     *,
     run_dir: Path | None = None,
-    restart: bool = False,
+    restart: bool | Sequence[str] = False,
     predictions: Path | None = None,
     record_every: float = evaluation.RECORD_EVERY,
     progress: bool = False,
@@ -163,7 +164,8 @@ def evaluation_results(
     processes = current()
     directory: Any = contextlib.nullcontext()
     if run_dir is not None:
-        directory = RunDirectory(run_dir, {'command': 'validate'}, restart, processes.rank)
+        again = agreed(lambda: restarted(restart, [spec.title for spec in models]))
+        directory = RunDirectory(run_dir, {'command': 'validate'}, again, processes.rank)
     with directory as journal, ProgressBars(progress and processes.is_main) as bars:
 
         def show(state: Progress) -> None:
@@ -338,7 +340,7 @@ def leaderboard(
     batch_size: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-    restart: bool = False,
+    restart: bool | str | Sequence[str] = False,
     format: str = 'eca',
     progress: bool = False,
     command_line: Sequence[str] = (),
@@ -354,7 +356,7 @@ def leaderboard(
         batch_size: likewise.
         precision: likewise.
         workers: processes that decode images, likewise.
-        restart: forget what ``run_dir`` holds.
+        restart: forget what ``run_dir`` holds, or what it holds of some models: their names, or patterns.
         format: ``timm`` writes timm's files too.
         progress: show a progress bar on a terminal; elsewhere log a line a minute.
         command_line: for ``environment.json``.
@@ -375,7 +377,8 @@ def leaderboard(
     read = agreed(lambda: with_settings(read_suite(str(suite)), given))
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
-            read, Path(run_dir), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
+            read, Path(run_dir), path_of(data_dir), processes=processes, timm_format=format == 'timm',
+            restart=[restart] if isinstance(restart, str) else restart,
             command_line=command_line, stop=stop,
             report=lambda part, done, total, text: bars.show(part, done, total, text, _UNITS[part]),
         )  # fmt: skip

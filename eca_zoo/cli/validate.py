@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eca_zoo.cli.flags import KeyValues, add_compile, add_run_dir, add_running, add_setting, add_workers
+from eca_zoo.cli.flags import (
+    KeyValues,
+    add_compile,
+    add_restart,
+    add_run_dir,
+    add_running,
+    add_setting,
+    add_workers,
+    restart_of,
+)
 from eca_zoo.cli.validate_report import exit_code, report, results_file
 from eca_zoo.harness.data.data_spec import CLASS_LEVELS
 from eca_zoo.harness.data.kinds import prefixes
@@ -154,7 +163,7 @@ def _add_output(group: Any) -> None:
     group.add_argument(
         '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
     )
-    group.add_argument('--restart', action='store_true', help='forget what the --run-dir holds')
+    add_restart(group)
 
 
 def _run_validate(args: argparse.Namespace) -> int:
@@ -182,7 +191,7 @@ def _run_validate(args: argparse.Namespace) -> int:
             codes.append(report(args, results, file) if processes.is_main else exit_code(results))
 
         evaluation_results(
-            models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.predictions,
+            models, data, settings, run_dir=args.run_dir, restart=restart_of(args), predictions=args.predictions,
             record_every=args.record_every, progress=not args.quiet, stop=stop, measured=finish,
         )  # fmt: skip
         return codes[0]
@@ -196,7 +205,9 @@ def _quiet_hub(verbose: bool) -> None:
 
 
 def _move_data_from_models(args: argparse.Namespace) -> None:
-    """``--model NAME DIR`` is how timm's users type it; the list of models has taken the folder."""
+    """``--model NAME DIR`` is how timm's users type it; a list of models, or ``--restart``'s, has it."""
+    if args.data is None and args.data_dir is None and args.restart and Path(args.restart[-1]).exists():
+        args.data = Path(args.restart.pop())
     if args.data is None and args.data_dir is None and not args.dataset and len(args.model) > 1:
         last = args.model[-1]
         looks_like_data = last.endswith('.tar') or ('/' in last and ':' not in last and not last.endswith('.txt'))
