@@ -6,6 +6,7 @@ stderr where that is a terminal.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,11 @@ from eca_zoo.progress import ProgressBars
 
 if TYPE_CHECKING:
     Models = str | Path | nn.Module | Iterable[str | nn.Module] | Mapping[str, str | nn.Module]
+
+# Settings in messages are called as the keywords are.
+_KEYWORDS = {
+    field.name: field.name for kind in (EvalSettings, DataSpec, ModelSpec) for field in dataclasses.fields(kind)
+}
 
 __all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table']
 
@@ -73,7 +79,7 @@ def evaluate(
         progress: show a progress bar on a terminal.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
             ``precision``, ...) and of ``DataSpec`` (``dataset``, ``split``, ``class_map``, ``ground_truth``,
-            ``real_labels``, ``valid_labels``, ...).
+            ``class_level``, ``real_labels``, ``valid_labels``, ...).
 
     Returns:
         A row for each model, in the given order, with the accuracy columns of the results table (percentages as
@@ -92,6 +98,7 @@ def evaluate(
         restart=restart,
         predictions=path_of(predictions),
         progress=progress,
+        names=_KEYWORDS,
     )
     frame = to_frame([{'model': result.model, **_cells(result)} for result in results])
     frame = select(frame, ['accuracy'], ['params', 'param_count'])
@@ -116,12 +123,14 @@ def evaluation_results(
     record_every: float = evaluation.RECORD_EVERY,
     progress: bool = False,
     stop: StopRequest | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """What ``evaluate`` counted, with the counts of each class; the other arguments are those of ``evaluate``.
 
     Args:
         record_every: seconds between two records of partial counts in ``run_dir``.
         stop: when it is set, what was counted is recorded and the evaluation ends.
+        names: of settings in messages, by default the flags of the command.
     """
     if restart and run_dir is None:
         raise InputError('--restart is about a --run-dir; name one')
@@ -137,7 +146,7 @@ def evaluation_results(
 
         return evaluation.evaluate(
             models, data, settings, journal=journal, progress=show, stop=stop, predictions=predictions,
-            record_every=record_every,
+            record_every=record_every, names=names,
         )  # fmt: skip
 
 

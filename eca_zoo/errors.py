@@ -1,5 +1,9 @@
 """The errors that users see: one line that names the input, the problem and the remedy."""
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 
 class EcaZooError(Exception):
     """Base of every error that the package raises on purpose; its text is a single line for the user.
@@ -25,3 +29,23 @@ class RunError(EcaZooError, RuntimeError):
 def one_line(error: BaseException) -> str:
     """The text of an exception in one line; its type's name if it has none."""
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """``text``, whose settings are flags (``--class-map``), with the ``names`` that they have where it is read.
+
+    Args:
+        text: a message.
+        names: by the setting (``class_map``); what is not among them stays a flag.
+    """
+    return re.sub(r'--([a-z][a-z-]+)', lambda flag: names.get(flag[1].replace('-', '_'), flag[0]), text)
+
+
+@contextmanager
+def settings_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors of this package that leave it name settings by ``names``, see ``with_names``."""
+    try:
+        yield
+    except EcaZooError as error:
+        error.args = (with_names(str(error), names),)
+        raise

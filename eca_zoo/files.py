@@ -1,9 +1,11 @@
-"""Hashing files, writing files that a crash cannot break, and locks between processes that die with their holder."""
+"""Text of any editor, hashes, files that a crash cannot break, and locks that die with the process that holds them."""
 
+import codecs
 import errno
 import hashlib
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -17,6 +19,11 @@ _logger = logging.getLogger(__name__)
 _PATIENCE = 2.0  # seconds of waiting for a lock before the log says so
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _CHUNK = 1 << 22  # bytes that are hashed at a time
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF32_BE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
+    (codecs.BOM_UTF16_BE, 'utf-16'),
+)  # fmt: skip
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
 
 
@@ -38,6 +45,30 @@ def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') ->
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(f'{place}: not writable ({error.strerror}); {elsewhere}')
     return StorageError(f'{place}: cannot be written ({error.strerror or error}); {elsewhere}')
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file, see ``decode_text``.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is no text.
+    """
+    return decode_text(Path(path).read_bytes())
+
+
+def decode_text(content: bytes) -> str:
+    """Text as editors and shells of any system save it, with ``\\n`` as the end of every line.
+
+    It is UTF-8, or what a byte-order mark says; the mark itself is no part of the text, nor are those that are left at
+    the beginning of a line where files were joined.
+
+    Raises:
+        UnicodeDecodeError: it is no text.
+    """
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), 'utf-8')
+    text = content.decode(encoding).replace('\r\n', '\n').replace('\r', '\n')
+    return re.sub('^\ufeff+', '', text, flags=re.MULTILINE)
 
 
 def hash_file(path: Path) -> tuple[str, int]:

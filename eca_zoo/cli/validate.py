@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.validate_report import exit_code, report
+from eca_zoo.harness.data.data_spec import CLASS_LEVELS
 from eca_zoo.harness.data.kinds import prefixes
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ def _add_data(group: Any) -> None:
     group.add_argument('--dataset-download', action='store_true', help='let timm download the data set')
     group.add_argument('--dataset-trust-remote-code', action='store_true', help='let a hub data set run its code')
     group.add_argument('--class-map', metavar='FILE', type=Path, help='class names, one a line, or JSON name: index')
+    group.add_argument(
+        '--class-level', choices=CLASS_LEVELS,
+        help='folder that is the class: leaf (the innermost one) or top (default: leaf, where names are unique)',
+    )  # fmt: skip
     group.add_argument('--input-key', metavar='KEY', help='field of the images; of a folder, extensions: .webp;.bmp')
     group.add_argument('--target-key', metavar='KEY', help='field of the labels')
     group.add_argument('--input-img-mode', metavar='MODE', help="Pillow's mode that images are converted to")
@@ -227,6 +232,7 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
         split=args.split,
         class_map=args.class_map,
         ground_truth=args.ground_truth,
+        class_level=args.class_level,
         real_labels=args.real_labels,
         valid_labels=args.valid_labels,
         num_samples=args.num_samples,

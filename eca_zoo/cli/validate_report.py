@@ -40,7 +40,7 @@ def report(args: argparse.Namespace, results: Sequence['AccuracyResult']) -> int
 
 
 def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None) -> dict[str, Any]:
-    """timm's columns, in timm's order."""
+    """timm's columns, in timm's order, and the number of images that they are of."""
     row: dict[str, Any] = {
         'model': result.model.partition('@')[0],
         'top1': result.top1,
@@ -59,6 +59,7 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None)
         'img_size': result.img_size,
         'crop_pct': result.crop_pct,
         'interpolation': result.interpolation,
+        'num_images': result.num_images,
     }
     if checkpoint is not None and checkpoint.is_dir():
         row['checkpoint'] = str(result.checkpoint)
@@ -78,10 +79,10 @@ def _as_json(rows: Sequence[dict[str, Any]], count: int) -> str:
 
 
 def _as_text(rows: Sequence[dict[str, Any]], results: Sequence['AccuracyResult']) -> str:
-    lines = [[*rows[0], 'images', '+/-']]
+    lines = [[*rows[0], '+/-']]
     for row, result in zip(rows, results, strict=True):
         cells = [_cell(name, value) for name, value in row.items()]
-        lines.append([*cells, str(result.num_images), f'{result.top1_ci95:.3f}'])
+        lines.append([*cells, f'{result.top1_ci95:.3f}'])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return '\n'.join(
         '  '.join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()

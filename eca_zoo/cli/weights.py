@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -289,10 +290,11 @@ def _measured_figures(name: str, results: Path | None) -> dict[str, str]:
 
 def _results_row(name: str, results: Path) -> dict[str, str]:
     from eca_zoo.errors import InputError
+    from eca_zoo.files import read_text
 
     try:
-        with results.open(newline='', encoding='utf-8') as file:
-            rows = [row for row in csv.DictReader(file) if row.get('model') in (name, name.split('.', 1)[0])]
+        lines = csv.DictReader(io.StringIO(read_text(results)))
+        rows = [row for row in lines if row.get('model') in (name, name.split('.', 1)[0])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f'{results}: cannot read the results: {error}') from None
     if not rows:

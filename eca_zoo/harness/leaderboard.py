@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.data.data_spec import DataSpec
@@ -17,11 +17,12 @@ from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.machine.environment import describe_environment
 from eca_zoo.harness.machine.processes import Processes, agreed
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
+from eca_zoo.harness.networks.user_checkpoint import with_head_classes
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.suites import Suite
+from eca_zoo.harness.suites import KEYS, Suite
 from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.measurements import Measurements
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
@@ -87,7 +88,11 @@ def run_leaderboard(
         InterruptedRunError: ``stop`` was set.
     """
     stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
-    data, measurements = agreed(lambda: _checked(suite, out, data_dir))
+    suite = dataclasses.replace(
+        suite, models=tuple(with_head_classes(spec, suite.accuracy.use_ema) for spec in suite.models)
+    )
+    with settings_named(KEYS):
+        data, measurements = agreed(lambda: _checked(suite, out, data_dir))
     with RunDirectory(out, _run_identity(suite), restart, processes.rank) as journal:
         accuracies: list[AccuracyResult] = []
         if data is not None:
@@ -96,7 +101,9 @@ def run_leaderboard(
                 report('validation', progress.done, progress.total, ', '.join(progress.models))
 
             validated = [spec for spec in suite.models if spec.title in suite.validated]
-            accuracies = evaluate(validated, data, suite.accuracy, journal=journal, progress=show, stop=stop)
+            accuracies = evaluate(
+                validated, data, suite.accuracy, journal=journal, progress=show, stop=stop, names=KEYS
+            )
         if not processes.is_main:
             return None
         run = _Run(suite, data, measurements, journal, accuracies, timm_format)

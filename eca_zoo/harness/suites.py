@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import read_text
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
@@ -96,6 +97,14 @@ class _File(Strict, frozen=True):
             raise ValueError(f'bench: use one of {", ".join(_BENCHES)}, not {self.bench!r}')
 
 
+#: Names of settings in messages about a suite: its keys.
+KEYS = {
+    field.name: f'{place}.{field.name}'
+    for place, kind in (('accuracy', EvalSettings), ('models', ModelSpec), ('data', DataSpec))
+    for field in dataclasses.fields(kind)
+}
+
+
 def read_suite(name_or_path: str) -> Suite:
     """Read and check a suite: a file, or the name of one that comes with the package (``imagenet``).
 
@@ -105,7 +114,7 @@ def read_suite(name_or_path: str) -> Suite:
     """
     path = _find(name_or_path)
     try:
-        text = path.read_text(encoding='utf-8')
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f'{path}: cannot read the suite: {error}') from None
     return parse_suite(text, path)

@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
 from eca_zoo.weights.weights_folder import local_manifest_path
@@ -224,7 +225,7 @@ def read_manifest(path: Path) -> Manifest:
         ManifestError: it cannot be read, or its content is refused; the text names file, key and reason.
     """
     try:
-        text = path.read_text(encoding='utf-8')
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise ManifestError(f'{path}: cannot read the manifest: {reason}') from None

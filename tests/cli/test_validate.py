@@ -42,7 +42,8 @@ def test_the_results_file_has_timms_columns_and_digits(folder, tmp_path, capsys)
     assert validate('--model', MODEL, '--data-dir', folder, '--results-file', results) == 0
     [row] = rows(results)
     assert list(row) == [
-        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation'
+        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation',
+        'num_images',
     ]  # fmt: skip
     assert row['model'] == MODEL
     assert (row['top1'], row['top1_err'], row['param_count'], row['img_size']) == ('100.0', '0.0', '0.37', '32')
@@ -128,7 +129,10 @@ def test_the_help_names_the_flags_without_counterpart(capsys):
         (['-m', MODEL, 'DIR', '--class-map', '/no.txt'], '/no.txt: cannot read the class map: No such file or'),
         (['-m', MODEL, 'DIR', '--real-labels'], '0/0000.png: not an ImageNet validation image'),
         (['-m', MODEL, 'DIR', '--valid-labels', '/no.txt'], '/no.txt: cannot read the list of class indices'),
-        (['-m', 'eca_resnet18', '--num-classes', '10', 'DIR'], 'eca_resnet18.k3577_in1k needs conversion: no hash of'),
+        (
+            ['-m', 'eca_resnet18', '--num-classes', '10', 'DIR'],
+            'eca_resnet18: its weights have 1000 classes, not 10, so',
+        ),
     ],
 )
 def test_wrong_input_is_one_line_with_a_remedy(folder, capsys, arguments, message):

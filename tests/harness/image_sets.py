@@ -3,6 +3,7 @@
 import functools
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,28 @@ def write_folder(root: Path, count: int = 60, names: list[str] | None = None) ->
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f'{index:04d}.png').write_bytes(encoded(image))
     return root
+
+
+def write_named(root: Path, name_of: Callable[[int, int], str], count: int = 60) -> Path:
+    """``count`` digits as PNG files below ``root``; ``name_of`` their number and value is the name of each."""
+    for index, (image, label) in enumerate(digits()[:count]):
+        path = root / name_of(index, label)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image))
+    return root
+
+
+def write_tar_of_tars(path: Path, name_of: Callable[[int, int], str], count: int = 60) -> Path:
+    """``count`` digits in one tar a class, ``VALUE.tar``, in a tar; ``name_of`` as above, in the tar of the class."""
+    with tarfile.open(path, 'w') as outer:
+        for value in range(10):
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode='w') as inner:
+                for index, (image, label) in enumerate(digits()[:count]):
+                    if label == value:
+                        add_file(inner, name_of(index, label), encoded(image))
+            add_file(outer, f'{value}.tar', content.getvalue())
+    return path
 
 
 def write_tar(path: Path, count: int = 60) -> Path:

@@ -196,7 +196,7 @@ def test_tag_that_occurs_twice_is_refused_with_its_name() -> None:
 def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=f'^{tmp_path / "a.yaml"}: cannot read the manifest: No such file'):
         read_manifest(tmp_path / 'a.yaml')
-    (tmp_path / 'b.yaml').write_bytes(b'\xff\xfe')
+    (tmp_path / 'b.yaml').write_bytes(b'\x80')
     with pytest.raises(ManifestError, match=f'^{tmp_path / "b.yaml"}: cannot read the manifest: '):
         read_manifest(tmp_path / 'b.yaml')
 

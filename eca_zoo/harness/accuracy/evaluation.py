@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
@@ -37,6 +37,7 @@ def evaluate(
     stop: StopRequest | None = None,
     predictions: Path | None = None,
     record_every: float = RECORD_EVERY,
+    names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
 
@@ -53,6 +54,7 @@ def evaluate(
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
         record_every: seconds between two records of partial counts.
+        names: of settings in messages, see ``with_names``; by default the flags of ``validate``.
 
     Raises:
         InputError: the data set or a setting cannot be used, an image cannot be decoded, or the run directory belongs
@@ -60,21 +62,23 @@ def evaluate(
         RunError: decoding failed as a whole.
         InterruptedRunError: ``stop`` was set.
     """
-    processes = current()
+    processes, names = current(), names or {}
     titles = [spec.title for spec in models]
-    settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
-    agreed(lambda: _check_same_data(opened))
-    run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every)
-    if predictions is not None:
-        run.store = PredictionStore(opened, journal)
     with contextlib.ExitStack() as during:
+        during.enter_context(settings_named(names))
+        settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
+        agreed(lambda: _check_same_data(opened))
+        run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
+        run.say(opened.remarks())
+        if predictions is not None:
+            run.store = PredictionStore(opened, journal)
         during.enter_context(numeric_flags(settings.precision))
         during.enter_context(_repeatable(settings))
         during.enter_context(_room_to_compile(settings))
         during.enter_context(freed_memory_kept(torch.device(settings.device)))
         results = run.evaluate(models)
-    if run.store is not None and predictions is not None:
-        run.store.write(predictions, titles)
+        if run.store is not None and predictions is not None:
+            run.store.write(predictions, titles)
     return [results[title] for title in titles]
 
 

@@ -1,15 +1,19 @@
 """What a model is fed with, known before it is built."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from timm.data import resolve_data_config
 
 import eca_zoo.models  # noqa: F401  (registers the networks)
+from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.batches import PixelTransform, check_channels, fit_channels
+from eca_zoo.harness.networks.building import input_channels
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.pretrained import pretrained_cfg
+from eca_zoo.harness.networks.pretrained import check_classifier, pretrained_cfg
 
 _logger = logging.getLogger(__name__)
 
@@ -24,7 +28,8 @@ class InputPlan:
         std: of the model's normalisation.
         test_pool: pool at test time, because the input is larger than in training.
         img_size_argument: for entry points of models that are built for one size.
-        num_classes: of the model, where its cfg says so.
+        num_classes: of the model, where it is known before its weights are read.
+        cfg: timm's cfg of the model.
     """
 
     pixels: PixelTransform
@@ -33,6 +38,7 @@ class InputPlan:
     test_pool: bool
     img_size_argument: int | None
     num_classes: int | None
+    cfg: Mapping[str, Any]
 
 
 def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None) -> InputPlan:
@@ -47,6 +53,7 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
         InputError: there is no such model, or no images with its number of channels.
     """
     cfg = pretrained_cfg(spec)
+    check_classifier(spec, cfg)
     arguments = {
         'in_chans': spec.in_chans, 'input_size': settings.input_size, 'img_size': settings.img_size,
         'crop_pct': settings.crop_pct, 'crop_mode': settings.crop_mode, 'interpolation': settings.interpolation,
@@ -59,8 +66,13 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
             config['interpolation'], config['mean'], config['std'],
         )  # fmt: skip
     size = tuple(config['input_size'])
-    if spec.in_chans is not None and settings.input_size is None:
-        size = (spec.in_chans, *size[1:])
+    channels = spec.in_chans if spec.module is None else input_channels(spec.module, size[0])
+    if channels is not None and settings.input_size is None:
+        size = (channels, *size[1:])
+    elif channels is not None and channels != size[0]:
+        raise InputError(
+            f'{spec.title}: it takes {channels} channels and --input-size has {size[0]}; make them one number'
+        )
     mean, std = (
         fit_channels(given if given is not None else config[key], size[0])
         for key, given in (('mean', settings.mean), ('std', settings.std))
@@ -76,5 +88,7 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
         settings.preprocess,
     )  # fmt: skip
     fixed = cfg.get('fixed_input_size') and tuple(size[1:]) != tuple(own[1:])
-    num_classes = spec.num_classes if spec.num_classes is not None else cfg.get('num_classes')
-    return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes)
+    num_classes = spec.num_classes
+    if num_classes is None and spec.checkpoint is None:
+        num_classes = cfg.get('num_classes')
+    return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes, cfg)

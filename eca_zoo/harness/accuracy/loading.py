@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.machine.devices import parameter_dtype
 from eca_zoo.harness.networks.building import fused
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.pretrained import weights_sha256
-from eca_zoo.harness.networks.user_checkpoint import load_checkpoint
+from eca_zoo.harness.networks.pretrained import pretrained_cfg, weights_sha256
+from eca_zoo.harness.networks.user_checkpoint import fill, head_classes, read_checkpoint
 
 _logger = logging.getLogger(__name__)
 
@@ -46,10 +47,13 @@ def load_network(spec: ModelSpec, settings: EvalSettings, plan: InputPlan) -> Lo
         InputError: there are no such weights, or they do not fit.
         RunError: the model cannot be built.
     """
+    file = read_checkpoint(spec.checkpoint, settings.use_ema) if spec.checkpoint is not None else None
+    if file is not None and spec.num_classes is None:
+        spec = dataclasses.replace(spec, num_classes=head_classes(file.state, pretrained_cfg(spec)))
     module = copy.deepcopy(spec.module) if spec.module is not None else _built(spec, settings, plan)
-    sha256 = weights_sha256(spec) if spec.checkpoint is None else None
-    if spec.checkpoint is not None:
-        sha256 = load_checkpoint(module, spec.checkpoint, spec.title, settings.use_ema)
+    if file is not None and spec.checkpoint is not None:
+        fill(module, file, spec.checkpoint, spec.title)
+    sha256 = weights_sha256(spec) if file is None else file.sha256
     num_classes = spec.num_classes if spec.num_classes is not None else getattr(module, 'num_classes', None)
     if not num_classes:
         raise InputError(f'{spec.title}: it has no classifier; build it with --num-classes and a --checkpoint')

@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from eca_zoo.errors import EcaZooError, InputError, one_line
+from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loading import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
@@ -22,7 +22,7 @@ from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.pretrained import weights_identity
+from eca_zoo.harness.networks.pretrained import label_names, weights_identity
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 
@@ -35,7 +35,7 @@ _FREE_SETTINGS = ('workers', 'pin_memory')
 
 @dataclass
 class AccuracyRun:
-    """One call of ``evaluate``: its arguments, and the results by title."""
+    """One call of ``evaluate``: its arguments, the results by title, and class indices by title and class count."""
 
     data: OpenData
     settings: EvalSettings
@@ -44,8 +44,10 @@ class AccuracyRun:
     progress: Callable[[Progress], None] | None
     stop: StopRequest
     record_every: float
+    names: Mapping[str, str] = field(default_factory=dict)
     store: PredictionStore | None = None
     results: dict[str, AccuracyResult] = field(default_factory=dict)
+    class_indices: dict[tuple[str, int], list[int]] = field(default_factory=dict)
 
     def evaluate(self, models: Sequence[ModelSpec]) -> dict[str, AccuracyResult]:
         self._continue_from_journal(models)
@@ -57,7 +59,7 @@ class AccuracyRun:
                 plan = plan_input(spec, self.settings, self.data.spec.input_img_mode)
                 if plan.num_classes:
                     # Before any weights are fetched.
-                    self.data.class_indices(plan.num_classes, spec.title)
+                    self._class_indices(spec.title, plan.num_classes, plan)
             except EcaZooError as error:
                 self._fail(spec, None, error)
             else:
@@ -74,6 +76,20 @@ class AccuracyRun:
                         'read again for them (pass %d)', len(waiting), passes + 1,
                     )  # fmt: skip
         return self.results
+
+    def say(self, remarks: Sequence[str]) -> None:
+        """Log what a user has to know, once for all processes."""
+        for remark in remarks if self.processes.is_main else ():
+            _logger.warning('%s', with_names(remark, self.names))
+
+    def _class_indices(self, title: str, num_classes: int, plan: InputPlan) -> list[int]:
+        """The class index of each label for a model; what there is to say of it is said once."""
+        key = title, num_classes
+        if key not in self.class_indices:
+            names, remarks = label_names(plan.cfg, num_classes), list[str]()
+            self.class_indices[key] = self.data.class_indices(num_classes, title, names, remarks)
+            self.say(remarks)
+        return self.class_indices[key]
 
     def _continue_from_journal(self, models: Sequence[ModelSpec]) -> None:
         """Check that the journal is of this evaluation, and take the rows that it holds."""
@@ -120,7 +136,7 @@ class AccuracyRun:
             model=spec.title,
             dataset=self.data.spec.name,
             checkpoint=spec.checkpoint,
-            error=text,
+            error=with_names(text, self.names),
             exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
             **_transform_columns(plan),
         )
@@ -182,7 +198,7 @@ class AccuracyRun:
 
     def _member(self, spec: ModelSpec, plan: InputPlan) -> NetworkInPass:
         network = load_network(spec, self.settings, plan)
-        indices = self.data.class_indices(network.num_classes, spec.title)
+        indices = self._class_indices(spec.title, network.num_classes, plan)
         valid = self.data.valid_labels
         if valid is not None and max(valid) >= network.num_classes:
             raise InputError(f'valid label {max(valid)} is none of the {network.num_classes} classes of {spec.title}')

@@ -285,5 +285,5 @@ def check_channels(channels: int, mode: str | None) -> str:
             return mode
     raise InputError(
         f'the model takes {channels} channels, and images have 1 (L) or 3 (RGB)'
-        + (f', not those of --input-img-mode {mode}' if mode else '')
+        + (f', not those of --input-img-mode {mode}' if mode else "; --input-img-mode names another of Pillow's modes")
     )

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+ClassLevel = Literal['leaf', 'top']
+CLASS_LEVELS: tuple[ClassLevel, ...] = ('leaf', 'top')
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,8 @@ class DataSpec:
         split: of the data set; a folder of this name under ``root`` is used if there is one.
         class_map: file with the class indices by name, see ``read_class_map``.
         ground_truth: file with the labels of images that lie in no class folders, see ``read_ground_truth``.
+        class_level: folder that is an image's class: ``leaf`` the innermost one, ``top`` the first one below the root;
+            by default the innermost one, where no two of them have one name.
         real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default``.
         valid_labels: class indices that results are restricted to: a file, ``imagenet-a`` or ``imagenet-r``.
         num_samples: images of a streamed data set that does not know it.
@@ -32,6 +38,7 @@ class DataSpec:
     split: str = 'validation'
     class_map: Path | None = None
     ground_truth: Path | None = None
+    class_level: ClassLevel | None = None
     real_labels: str | None = None
     valid_labels: str | None = None
     num_samples: int | None = None

@@ -1,14 +1,12 @@
 """Data sets: opened through timm's readers, with their classes, labels and names, and checked before a model runs."""
 
-import logging
-import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timm.data import create_dataset
-from timm.data.readers.img_extensions import get_img_extensions
 
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import hash_file
@@ -23,10 +21,8 @@ from eca_zoo.harness.data.labels import (
     read_class_map,
     read_real_labels,
 )
+from eca_zoo.harness.data.listing import ListedImages, counted
 
-_logger = logging.getLogger(__name__)
-
-_SPLIT_NAMES = {'train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation', 'test'}
 #: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
 PACKAGED = 'default'
 
@@ -49,35 +45,70 @@ class OpenData:
     real_labels: list[list[int]] | None
     valid_labels: tuple[int, ...] | None
 
-    def class_indices(self, num_classes: int, model: str = 'the model') -> list[int]:
+    def class_indices(
+        self,
+        num_classes: int,
+        model: str = 'the model',
+        label_names: Mapping[int, str] | None = None,
+        remarks: list[str] | None = None,
+    ) -> list[int]:
         """The class index that each label of the data set is for ``model``, which has ``num_classes``.
+
+        Args:
+            num_classes: of the model.
+            model: its name, for messages.
+            label_names: names of its class indices, where its config has them.
+            remarks: gets what a user has to know.
 
         Raises:
             LabelError: the classes do not line up with the model's.
         """
         where = str(self.spec.root or self.spec.dataset)
         if self.class_names is not None:
-            return map_classes(self.class_names, num_classes, where, model)
+            try:
+                return map_classes(self.class_names, num_classes, where, model, label_names, remarks)
+            except LabelError as error:
+                if not self.images.empty_classes:
+                    raise
+                empty = counted(self.images.empty_classes)
+                raise LabelError(f'{error}; there are folders without an image that counts ({empty})') from None
         known = self.images.num_classes
         if known is not None and known != num_classes and self.spec.class_map is None:
             raise LabelError(
-                f'{where}: it has {known} classes and {model} has {num_classes}; name another data set, build the '
-                f'model with --num-classes {known}, or say which is which with --class-map FILE'
+                f'{where}: it has {known} classes and {model} has {num_classes}; name another data set, the '
+                f'--checkpoint of a network with {known} classes, or say which is which with --class-map FILE'
             )
         return list(range(num_classes))
+
+    def remarks(self) -> list[str]:
+        """What a user has to know of the data set, a line for each kind."""
+        lines = list(self.images.remarks)
+        names = self.class_names
+        subset = named_subset(names) if names is not None and self.valid_labels is None else None
+        if subset is not None:
+            lines.append(
+                f'{self.spec.root or self.spec.dataset}: these are the classes of {subset}: published figures choose '
+                f'among its 200 classes alone, which --valid-labels {subset} does'
+            )
+        return lines
 
     def fingerprints(self) -> dict[str, Any]:
         """JSON values that fix what is evaluated: the images by their fingerprint, and their labels."""
         files = {'class_map': self.spec.class_map, 'ground_truth': self.spec.ground_truth}
-        return {
-            'name': self.spec.name,
-            'dataset': self.spec.dataset,
-            'split': self.spec.split,
-            'images': len(self.images),
-            'fingerprint': self.images.fingerprint(),
-            'valid_labels': self.spec.valid_labels,
-            'real_labels': self.real_labels is not None,
-        } | {name: hash_file(path)[0] for name, path in files.items() if path is not None and path.is_file()}
+        level = {} if self.spec.class_level is None else {'class_level': self.spec.class_level}
+        return (
+            level
+            | {
+                'name': self.spec.name,
+                'dataset': self.spec.dataset,
+                'split': self.spec.split,
+                'images': len(self.images),
+                'fingerprint': self.images.fingerprint(),
+                'valid_labels': self.spec.valid_labels,
+                'real_labels': self.real_labels is not None,
+            }
+            | {name: hash_file(path)[0] for name, path in files.items() if path is not None and path.is_file()}
+        )
 
 
 def open_data(spec: DataSpec) -> OpenData:
@@ -90,7 +121,10 @@ def open_data(spec: DataSpec) -> OpenData:
     kind = kind_of(spec)
     if not kind.prefix:
         _check_root(spec)
-    images = kind.open(spec, _create(spec, class_map, kind))
+    for key in ('input_key', 'target_key', 'class_map', 'class_level'):
+        if getattr(spec, key) is not None and key not in kind.keys:
+            raise InputError(f'{spec.dataset or spec.root}: it takes no --{key.replace("_", "-")}; leave it out')
+    images = kind.open(spec, class_map, lambda: _create(spec, class_map, kind))
     if len(images) == 0 and not images.is_stream:
         raise InputError(f'{spec.root or spec.dataset}: there are no images in it; name another folder or split')
     real = None
@@ -103,15 +137,9 @@ def open_data(spec: DataSpec) -> OpenData:
     elif class_names == ('',) and real is not None:
         images.set_labels([labels[0] if labels else -1 for labels in real])
         class_names = None
-    elif class_names is not None and not kind.prefix:
-        _check_folders(spec, images)
+    elif class_names is not None and isinstance(images, ListedImages):
+        images.check_classes(spec.split)
     valid = read_class_list(spec.valid_labels) if spec.valid_labels is not None else None
-    subset = named_subset(class_names) if class_names is not None and valid is None else None
-    if subset is not None:
-        _logger.warning(
-            '%s: these are the classes of %s: published figures choose among its 200 classes alone, which '
-            '--valid-labels %s does', spec.root or spec.dataset, subset, subset,
-        )  # fmt: skip
     return OpenData(spec, images, class_names, real, valid)
 
 
@@ -127,7 +155,7 @@ def _check_root(spec: DataSpec) -> None:
         raise InputError('no data is named; give a folder or a tar file with --data-dir, or a --dataset')
     if not spec.root.exists():
         raise InputError(f'{spec.root}: there is no such folder or file; check --data-dir')
-    if spec.root.is_file() and spec.root.suffix != '.tar':
+    if spec.root.is_file() and spec.root.suffix.lower() != '.tar':
         raise InputError(f'{spec.root}: not a folder and not a .tar file; unpack it, or name the folder it lies in')
 
 
@@ -144,12 +172,11 @@ def _create(spec: DataSpec, class_map: dict[str, int] | None, kind: DataKind) ->
             input_img_mode=spec.input_img_mode or 'RGB',
             trust_remote_code=spec.trust_remote_code,
             **{key: arguments[key] for key in kind.keys},
-            **kind.options,
         )
     except ImportError as error:
         raise InputError(f'{spec.dataset}: {error}; install it: pip install {kind.package}') from None
     except Exception as error:
-        raise _unreadable(spec, error, kind) from error
+        raise _unreadable(spec, error) from error
 
 
 def _root_text(root: Path | None) -> str | None:
@@ -157,48 +184,6 @@ def _root_text(root: Path | None) -> str | None:
     return None if root is None else re.sub(r'^(\w{2,}):/(?!/)', r'\1://', str(root))
 
 
-def _unreadable(spec: DataSpec, error: Exception, kind: DataKind) -> InputError:
+def _unreadable(spec: DataSpec, error: Exception) -> InputError:
     where = spec.root if spec.root is not None else spec.dataset
-    if not kind.prefix and 'Found 0 images' in str(error):
-        return InputError(f'{where}: {_why_empty(spec)}')
-    if not kind.prefix and isinstance(error, ValueError) and not str(error).startswith('Invalid'):
-        return InputError(f'{where}: there are no images in it; name another file')
-    reason = one_line(error)
-    name = f' ({spec.dataset}, split {spec.split})' if kind.prefix else ''
-    return InputError(f'{where}{name}: cannot be opened: {reason}')
-
-
-def _why_empty(spec: DataSpec) -> str:
-    assert spec.root is not None
-    if spec.class_map is not None:
-        return f'none of its folders is named in the class map {spec.class_map}'
-    searched = spec.input_key or ' '.join(get_img_extensions())
-    found = {path.suffix for path in spec.root.rglob('*') if path.is_file()}
-    if '.tar' in found:
-        return 'there are tar files in it and no images; name the tar file, or --dataset wds/ and the shards as --split'
-    others = f'; it holds files with the extensions {", ".join(sorted(found)[:5])}' if found else ''
-    return f'there are no images ({searched}) in it or below{others}; name a folder with one folder for each class'
-
-
-def _check_folders(spec: DataSpec, images: Images) -> None:
-    """Refuse images that lie in no class folder, and two splits that would be read as one data set."""
-    names = images.names()
-    flat = [name for name in names if os.path.dirname(name) in ('', '.')]
-    if len(flat) == len(names):
-        raise InputError(
-            f'{spec.root}: its {len(names)} images lie in no class folders, so their classes are unknown; sort them '
-            'into one folder for each class, or give --ground-truth FILE'
-        )
-    if flat:
-        raise InputError(f'{spec.root}: {flat[0]} lies beside the class folders, in none of them; move it away')
-    tops: dict[str, set[str]] = {}
-    for folder in {os.path.dirname(name) for name in names}:
-        parts = folder.split(os.sep)
-        if len(parts) > 1 and parts[0].lower() in _SPLIT_NAMES:
-            tops.setdefault(parts[-1], set()).add(parts[0])
-    mixed = next((splits for splits in tops.values() if len(splits) > 1), None)
-    if mixed is not None:
-        raise InputError(
-            f'{spec.root}: it holds the splits {", ".join(sorted(mixed))} and none called {spec.split!r}; choose one '
-            'with --split, or name its folder'
-        )
+    return InputError(f'{where} ({spec.dataset}, split {spec.split}): cannot be opened: {one_line(error)}')

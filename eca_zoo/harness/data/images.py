@@ -30,11 +30,15 @@ class Images(ABC):
         class_names: class of each label; None where labels are class indices already.
         num_classes: number of classes where it is known without names.
         is_stream: images can be read in one go alone, see ``StreamedImages``.
+        remarks: what a user has to know of it, a line each: files that do not count, and why.
+        empty_classes: class folders without images.
     """
 
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = None
     is_stream = False
+    remarks: tuple[str, ...] = ()
+    empty_classes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:

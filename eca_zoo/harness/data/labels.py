@@ -1,17 +1,14 @@
 """Which class of a model a label stands for: folder names, WordNet ids, class maps, ReaL labels, parts of classes."""
 
 import json
-import logging
 import pkgutil
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from timm.data import ImageNetInfo, infer_imagenet_subset
-
 from eca_zoo.errors import InputError
-
-_logger = logging.getLogger(__name__)
+from eca_zoo.files import read_text
 
 _WORDNET_ID = re.compile(r'n\d{8}')
 _NUMBER = re.compile(r'\d+')
@@ -26,40 +23,98 @@ class LabelError(InputError):
     """Labels that do not line up with the classes of a model."""
 
 
-def map_classes(names: Sequence[str], num_classes: int, where: str, model: str = 'the model') -> list[int]:
+def map_classes(
+    names: Sequence[str],
+    num_classes: int,
+    where: str,
+    model: str = 'the model',
+    label_names: Mapping[int, str] | None = None,
+    remarks: list[str] | None = None,
+) -> list[int]:
     """The model's class index of each class of a data set.
 
-    WordNet ids map to the ImageNet classes of a model that has as many classes as an ImageNet label set (1000, 11821,
-    21841, ...), subsets included. Numbers map by value. All other names map in the given order, and must be as many as
-    the model has classes.
+    Names that the model's config gives to its classes map by name. WordNet ids map to the ImageNet classes of a model
+    that has as many classes as an ImageNet label set (1000, 11821, 21841, ...), subsets included. Numbers map by value.
+    All other names map in the given order, and must be as many as the model has classes; a warning says so where the
+    model names its classes otherwise.
 
     Args:
         names: classes of the data set, in the natural order of their names.
         num_classes: of the model.
         where: the data set, for messages.
         model: the model's name, for messages.
+        label_names: of the model's class indices, where its config has them.
+        remarks: gets what a user has to know.
 
     Raises:
         LabelError: the classes do not line up with the model's.
     """
+    remarks = [] if remarks is None else remarks
+    if label_names:
+        by_name = _by_label_names(names, label_names, where, model, remarks)
+        if by_name is not None:
+            return by_name
     if all(_WORDNET_ID.fullmatch(name) for name in names):
         indices = _by_wordnet_id(names, num_classes, where, model)
-        if indices is not None:
-            return indices
     elif all(_NUMBER.fullmatch(name) for name in names):
         indices = _by_value(names, num_classes)
-        if indices is not None:
-            return indices
-    if len(names) == num_classes:
-        return list(range(num_classes))
-    raise LabelError(
-        f'{where}: it has {_counted(names)} and {model} has {num_classes} classes; name another data set or split, '
-        f'build the model with --num-classes {len(names)}, or say which is which with --class-map FILE'
-    )
+        label_names = None if indices is not None else label_names
+    else:
+        indices = None
+    if indices is None and len(names) == num_classes:
+        indices = list(range(num_classes))
+    if indices is None:
+        raise LabelError(
+            f'{where}: it has {_counted(names)} and {model} has {num_classes} classes{_named(label_names)}; name '
+            f'another data set or split, the --checkpoint of a network with {len(names)} classes, or say which is '
+            'which with --class-map FILE'
+        )
+    if label_names:
+        remarks.append(
+            f'{where}: {model} has other names{_named(label_names)} for its classes: whether the order is the same is '
+            'not known; say which is which with --class-map FILE'
+        )
+    return indices
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Sorts as ``timm.utils.natural_key`` does, numbers by value and letters of either case alike."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', name.lower()))]
+
+
+def _by_label_names(
+    names: Sequence[str], label_names: Mapping[int, str], where: str, model: str, remarks: list[str]
+) -> list[int] | None:
+    """The class indices that the model's config gives to the names; None where it does not know them all."""
+    known = {normal(name): index for index, name in label_names.items()}
+    unknown = [name for name in names if normal(name) not in known]
+    if len(known) < len(label_names) or len(unknown) == len(names):
+        return None
+    if unknown:
+        if all(map(_WORDNET_ID.fullmatch, [*names, *known])):
+            raise LabelError(
+                f'{where}: {_counted(unknown)} of its {len(names)} are not among those of {model}; name another data '
+                'set, or say which is which with --class-map FILE'
+            )
+        return None
+    if len(names) < len(known) and not all(_WORDNET_ID.fullmatch(name) for name in names):
+        remarks.append(f'{where}: it has {len(names)} of the {len(known)} classes of {model}')
+    return [known[normal(name)] for name in names]
+
+
+def _named(label_names: Mapping[int, str] | None) -> str:
+    return f' ({_first(list(label_names.values()))})' if label_names else ''
+
+
+def normal(name: str) -> str:
+    """A name in the one of its Unicode forms in which names are compared: file systems and editors differ in theirs."""
+    return unicodedata.normalize('NFC', name)
 
 
 def _by_wordnet_id(names: Sequence[str], num_classes: int, where: str, model: str) -> list[int] | None:
     """Indices among the ImageNet classes of a model with ``num_classes``; None if it has no ImageNet label set."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
     subset = infer_imagenet_subset({'num_classes': num_classes})
     if subset is None:
         return None
@@ -76,41 +131,54 @@ def _by_wordnet_id(names: Sequence[str], num_classes: int, where: str, model: st
 def _by_value(names: Sequence[str], num_classes: int) -> list[int] | None:
     """The numbers that the names are; None where they cannot be class indices of this model.
 
-    Names from 0 to fewer than the model's classes without a gap are a complete set of other classes (ten digits are
-    not the first ten of ImageNet); numbers with gaps are a part of the model's.
+    Names from 0 or 1 to fewer than the model's classes without a gap are a complete set of other classes (ten digits
+    are not the first ten of ImageNet); numbers with gaps are a part of the model's.
     """
     values = [int(name) for name in names]
     if len(set(values)) < len(values) or max(values) >= num_classes:
         return None
-    if sorted(values) == list(range(len(values))) and len(values) < num_classes:
+    if max(values) - min(values) == len(values) - 1 and min(values) <= 1 and len(values) < num_classes:
         return None
     return values
 
 
 def _counted(names: Sequence[str]) -> str:
-    shown = ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
-    return f'{len(names)} {"class" if len(names) == 1 else "classes"} ({shown})'
+    return f'{len(names)} {"class" if len(names) == 1 else "classes"} ({_first(names)})'
+
+
+def _first(names: Sequence[str]) -> str:
+    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
 def read_class_map(path: Path) -> dict[str, int]:
     """Class indices by name: a text file whose line numbers (from 0) are the indices, or a JSON object.
 
+    An empty line is an index without a name, as in timm.
+
     Raises:
         InputError: the file cannot be read or holds something else.
     """
     text = _read_text(path, 'class map')
-    if path.suffix.lower() != '.json':
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-        if len(set(names)) < len(names) or not names:
-            raise InputError(f'{path}: a class map names each class once, one a line')
-        return {name: index for index, name in enumerate(names)}
+    if path.suffix.lower() == '.json':
+        pairs = _json_pairs(path, text)
+    else:
+        pairs = [(line.strip(), index) for index, line in enumerate(text.split('\n')) if line.strip()]
+    indices = {normal(name): index for name, index in pairs}
+    if len(indices) < len(pairs) or not indices:
+        raise InputError(f'{path}: a class map names each class once, one a line')
+    return indices
+
+
+def _json_pairs(path: Path, text: str) -> list[tuple[str, int]]:
+    """Names and indices in a JSON object, also those that it holds twice."""
     try:
-        indices = json.loads(text)
+        # Whatever is an object is a list of pairs, so that a list that is none is no JSON object.
+        value = json.loads(text, object_pairs_hook=tuple)
     except ValueError as error:
         raise InputError(f'{path}: no readable JSON: {error}') from None
-    if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()) or not indices:
+    if not isinstance(value, tuple) or not all(type(index) is int and index >= 0 for _, index in value) or not value:
         raise InputError(f'{path}: a class map in JSON is an object of class names and integer indices')
-    return indices
+    return list(value)
 
 
 def read_class_list(name: str) -> tuple[int, ...]:
@@ -126,15 +194,18 @@ def read_class_list(name: str) -> tuple[int, ...]:
     else:
         text = _read_text(Path(name), 'list of class indices')
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or not all(_NUMBER.fullmatch(line) for line in lines) or len(set(lines)) < len(lines):
+    indices = tuple(int(line) for line in lines if _NUMBER.fullmatch(line))
+    if not lines or len(set(indices)) < len(lines):
         raise InputError(f'{name}: a list of valid labels has one class index a line, each once')
-    return tuple(int(line) for line in lines)
+    return indices
 
 
 def named_subset(names: Sequence[str]) -> str | None:
     """The one of ``NAMED_CLASS_LISTS`` that has exactly these WordNet ids as classes; None if there is none."""
     if len(names) != _SUBSET_SIZE:
         return None
+    from timm.data import ImageNetInfo
+
     synsets = ImageNetInfo('imagenet-1k').label_names()
     wanted = set(names)
     return next((n for n in NAMED_CLASS_LISTS if {synsets[index] for index in read_class_list(n)} == wanted), None)
@@ -184,6 +255,6 @@ def validation_number(name: str) -> int | None:
 
 def _read_text(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding='utf-8')
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'{path}: cannot read the {what}: {getattr(error, "strerror", None) or error}') from None

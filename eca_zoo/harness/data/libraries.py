@@ -14,11 +14,8 @@ class DatasetsLibraryImages(Images):
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
-        names = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.get))
-        if not reader.remap_class and names:
-            self.num_classes = len(names)
-            if all(name[:1] == 'n' and name[1:].isdecimal() and len(name) == 9 for name in names):
-                self.class_names = names
+        if not reader.remap_class and reader.class_to_idx:
+            self.class_names = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.get))
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -51,10 +48,10 @@ class TorchImages(Images):
 
     def __init__(self, dataset: Any, name: str, split: str) -> None:
         self._dataset, self._name = dataset, f'{name}[{split}]'
-        self.num_classes = len(dataset.classes) if hasattr(dataset, 'classes') else None
-        class_to_idx = getattr(dataset, 'class_to_idx', {})
-        if name.endswith('folder'):
-            self.class_names = tuple(sorted(class_to_idx, key=lambda name: class_to_idx[name]))
+        classes = getattr(dataset, 'wnids', None) or getattr(dataset, 'classes', None)
+        self.num_classes = len(classes) if classes is not None else None
+        if classes is not None and all(isinstance(known, str) for known in classes):
+            self.class_names = tuple(classes)
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -23,8 +23,18 @@ def create_network(
 
 
 def default_input_size(model: nn.Module) -> tuple[int, int, int]:
-    """(channels, height, width) that ``model`` is evaluated at by default: timm's test size where it has one."""
-    return tuple(timm.data.resolve_model_data_config(model, use_test_size=True)['input_size'])
+    """(channels, height, width) that ``model`` is evaluated at by default: timm's test size where it has one.
+
+    timm's cfg says how many channels the network's weights were trained for; the network itself, how many it takes.
+    """
+    channels, height, width = timm.data.resolve_model_data_config(model, use_test_size=True)['input_size']
+    return input_channels(model, channels), height, width
+
+
+def input_channels(model: nn.Module, default: int) -> int:
+    """Channels of the images that a built network takes; ``default`` where timm has not noted them."""
+    channels = getattr(model, 'in_chans', None)
+    return channels if isinstance(channels, int) else default
 
 
 def fused(model: nn.Module, input_size: tuple[int, int, int], title: str) -> nn.Module:

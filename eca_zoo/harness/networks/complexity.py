@@ -78,9 +78,13 @@ def complexity(
     if input_size is not None and min(input_size) < 1:
         raise InputError(f'{name}: an image is at least 1 pixel high and wide, not {input_size}')
     with _counting(name):
-        with torch.device('meta'), _NoValues():
-            model = create_network(name, input_size[-1] if input_size else None, model_kwargs)
+        model = _on_meta(name, input_size[-1] if input_size else None, model_kwargs)
         return count_complexity(model, input_size or default_input_size(model), name)
+
+
+def _on_meta(name: str, img_size: int | None, model_kwargs: dict[str, Any] | None) -> nn.Module:
+    with torch.device('meta'), _NoValues():
+        return create_network(name, img_size, model_kwargs)
 
 
 @contextlib.contextmanager
@@ -99,13 +103,13 @@ def complexity_of_spec(spec: ModelSpec, img_size: int | None = None) -> Complexi
         InputError: ``img_size`` is not positive.
         RunError: the network cannot be built or run on the meta device.
     """
-    arguments = network_arguments(spec)
-    if spec.module is None:
-        size = (arguments.get('in_chans', 3), img_size, img_size) if img_size is not None else None
-        return complexity(spec.name, size, arguments)
-    channels, height, width = default_input_size(spec.module)
-    with _counting(spec.title):
-        return count_complexity(spec.module, (channels, img_size or height, img_size or width), spec.title)
+    if img_size is not None and img_size < 1:
+        raise InputError(f'{spec.title}: an image is at least 1 pixel high and wide, not {img_size}')
+    name = spec.name if spec.module is None else spec.title
+    with _counting(name):
+        model = _on_meta(spec.name, img_size, network_arguments(spec)) if spec.module is None else spec.module
+        channels, height, width = default_input_size(model)
+        return count_complexity(model, (channels, img_size or height, img_size or width), name)
 
 
 def count_complexity(model: nn.Module, input_size: tuple[int, int, int], name: str = '') -> Complexity:

@@ -15,6 +15,8 @@ from torch import nn
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.networks.building import create_network, default_input_size, fused, in_evaluation
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.pretrained import check_classifier, pretrained_cfg
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 _CHECKED_BATCHES = (1, 3)
@@ -94,6 +96,8 @@ def export_network(
     if img_size is not None and img_size < 1:
         raise InputError(f'img_size must be at least 1, not {img_size}')
     _check_target(path)
+    spec = ModelSpec(name, pretrained, model_kwargs=dict(model_kwargs or {}))
+    check_classifier(spec, pretrained_cfg(spec))
     model = create_network(name, img_size, model_kwargs, pretrained)
     channels, height, width = default_input_size(model)
     size = (channels, img_size or height, img_size or width)

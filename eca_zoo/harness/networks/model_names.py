@@ -7,6 +7,7 @@ from pathlib import Path
 import timm
 
 from eca_zoo.errors import InputError
+from eca_zoo.files import read_text
 from eca_zoo.models import list_zoo
 
 _LOADED_BY_SCHEMA = ('hf-hub:', 'hf_hub:', 'local-dir:')
@@ -97,7 +98,8 @@ def read_names(path: Path) -> list[str]:
         InputError: it cannot be read.
     """
     try:
-        text = path.read_text(encoding='utf-8')
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'{path}: cannot read the list of models: {error}') from None
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith('#')]
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith('#')]

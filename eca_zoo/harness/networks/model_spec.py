@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from eca_zoo.errors import InputError
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -17,7 +19,8 @@ class ModelSpec:
         checkpoint: file with the weights in their place.
         num_classes: of the model, if it is not what the name stands for.
         in_chans: channels of the input, if they are not what the name stands for.
-        model_kwargs: further arguments of the model's entry point.
+        model_kwargs: further arguments of the model's entry point; ``num_classes`` and ``in_chans`` among them become
+            the fields.
         label: name in tables; the model's, with the checkpoint's file name if there is one, if it is empty.
         module: a network that is built already, in the place of what ``name`` stands for; it is copied, not changed.
     """
@@ -30,6 +33,23 @@ class ModelSpec:
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     label: str = ''
     module: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        """Give ``num_classes`` and ``in_chans`` one place.
+
+        Raises:
+            InputError: they are given twice, and differ.
+        """
+        kwargs = dict(self.model_kwargs)
+        for name in ('num_classes', 'in_chans'):
+            given, own = kwargs.pop(name, None), getattr(self, name)
+            if given is not None and own is not None and given != own:
+                flag = f'--{name.replace("_", "-")}'
+                raise InputError(
+                    f'{self.title}: {flag} {own} and --model-kwargs {name}={given} differ; give one of them'
+                )
+            object.__setattr__(self, name, own if given is None else given)
+        object.__setattr__(self, 'model_kwargs', kwargs)
 
     @property
     def title(self) -> str:

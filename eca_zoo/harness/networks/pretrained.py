@@ -1,6 +1,8 @@
 """The weights that a model's name stands for: their cfg, their hash, and what identifies them unloaded."""
 
+import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import hash_file
 from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.models.pretrained_cfgs import LOCATION_FIELDS
 from eca_zoo.weights.manifest import load_manifest
 
 _HUB = ('hf-hub:', 'hf_hub:')
@@ -25,6 +28,9 @@ def pretrained_cfg(spec: ModelSpec) -> dict[str, Any]:
     if spec.module is not None:
         return dict(getattr(spec.module, 'pretrained_cfg', None) or {})
     given = spec.model_kwargs.get('pretrained_cfg')
+    if isinstance(given, str):
+        # A tag.
+        spec = dataclasses.replace(spec, name=f'{spec.name.partition(".")[0]}.{given}')
     cfg = dict(given) if isinstance(given, dict) else _registered_cfg(spec)
     return cfg | dict(spec.model_kwargs.get('pretrained_cfg_overlay') or {})
 
@@ -36,9 +42,41 @@ def _registered_cfg(spec: ModelSpec) -> dict[str, Any]:
         if spec.name.startswith(_HUB):
             return dict(load_model_config_from_hf(spec.name.partition(':')[2])[0] or {})
     except Exception as error:
-        raise InputError(f'{spec.name}: its config cannot be read: {one_line(error)}') from error
+        # It is timm that reads it, here and where it builds the network.
+        remedy = '; save config.json without a byte-order mark' if 'BOM' in str(error) else ''
+        raise InputError(f'{spec.name}: its config cannot be read: {one_line(error)}{remedy}') from error
     cfg = timm.get_pretrained_cfg(spec.name) if timm.is_model(spec.name) else None
     return cfg.to_dict() if cfg is not None else {}
+
+
+def check_classifier(spec: ModelSpec, cfg: Mapping[str, Any]) -> None:
+    """Refuse to evaluate a classifier that no weights are for: timm would make a random one.
+
+    Raises:
+        InputError: another number of classes is asked for than the weights that the name stands for have.
+    """
+    known, asked = cfg.get('num_classes'), spec.num_classes
+    if spec.module is not None or spec.checkpoint is not None or not spec.pretrained:
+        return
+    if asked is not None and known is not None and asked != known:
+        has = f'{known} classes, not {asked}' if known else 'no classifier'
+        raise InputError(
+            f'{spec.title}: its weights have {has}, so that its classifier would be random; name the --checkpoint of a '
+            f'network with {asked} classes, or leave out --num-classes'
+        )
+
+
+def label_names(cfg: Mapping[str, Any], num_classes: int | None) -> dict[int, str] | None:
+    """The names of class indices in a cfg; None where it has none, or those of another classifier."""
+    if num_classes != cfg.get('num_classes', num_classes):
+        return None
+    given = cfg.get('label_names') or ()
+    pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
+    try:
+        names = {int(key): str(name) for key, name in pairs}
+    except ValueError:
+        return None
+    return names if names and num_classes and max(names) < num_classes else None
 
 
 def weights_identity(spec: ModelSpec) -> dict[str, Any]:
@@ -70,9 +108,17 @@ def weights_sha256(spec: ModelSpec) -> str | None:
         return _hash(spec.checkpoint)
     if not spec.pretrained or spec.module is not None:
         return None
+    overlay = spec.model_kwargs.get('pretrained_cfg_overlay') or {}
+    given = spec.model_kwargs.get('pretrained_cfg')
+    place = {**(given if isinstance(given, dict) else {}), **overlay}
+    if any(place.get(field) for field in LOCATION_FIELDS):
+        # Not what the name stands for.
+        return _hash(Path(place['file'])) if place.get('file') else None
     if spec.name.startswith(_FOLDER):
         file = Path(spec.name.removeprefix(_FOLDER)) / 'model.safetensors'
         return _hash(file) if file.is_file() else None
+    if spec.name.startswith(_HUB):
+        return None
     cfg = pretrained_cfg(spec)
     name = f'{cfg.get("architecture") or spec.name.partition(".")[0]}.{cfg.get("tag") or ""}'
     entry = load_manifest().models.get(name)

@@ -1,47 +1,92 @@
 """A user's checkpoint file in a network: read without executing anything, hashed, and refused if it is another's."""
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from eca_zoo.errors import InputError
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.pretrained import pretrained_cfg
 from eca_zoo.weights.convert.recognition import rename_to_fit
-from eca_zoo.weights.convert.untrusted_file import read_untrusted
+from eca_zoo.weights.convert.untrusted_file import UntrustedFile, read_untrusted
 from eca_zoo.weights.errors import CheckpointError
 
-_AVERAGED = ('state_dict_ema', 'model_ema')
 _COUNTER = '.num_batches_tracked'
 _SHOWN = 3
 #: Files of a folder that count as checkpoints.
 SUFFIXES = ('.safetensors', '.pth.tar', '.pth', '.pt', '.bin')
 
 
+def read_checkpoint(path: Path, use_ema: bool = False) -> UntrustedFile:
+    """The tensors of a user's checkpoint, read without executing anything.
+
+    safetensors and PyTorch's containers (bare state dicts and training checkpoints) are understood.
+
+    Args:
+        path: the checkpoint.
+        use_ema: take the averaged weights of a training checkpoint.
+
+    Raises:
+        InputError: the file is missing, damaged, or would run code.
+    """
+    if not path.exists():
+        raise InputError(f'{path}: there is no such checkpoint; check --checkpoint')
+    # timm's training checkpoints hold their arguments.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return read_untrusted(path, use_ema)
+
+
+def head_classes(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> int | None:
+    """Classes of the classifier in a checkpoint; None where it has none under the name in the network's cfg."""
+    names = cfg.get('classifier') or ()
+    for name in [names] if isinstance(names, str) else names:
+        weight = state.get(f'{name}.weight')
+        if weight is not None and weight.ndim > 1:
+            return weight.shape[0]
+    return None
+
+
+def with_head_classes(spec: ModelSpec, use_ema: bool = False) -> ModelSpec:
+    """``spec`` with the number of classes of its checkpoint, where it says none itself.
+
+    It is as it was where the checkpoint cannot be read: loading it will say why.
+    """
+    if spec.checkpoint is None or spec.num_classes is not None or spec.module is not None:
+        return spec
+    try:
+        cfg, state = pretrained_cfg(spec), read_checkpoint(spec.checkpoint, use_ema).state
+    except InputError:
+        return spec
+    classes = head_classes(state, cfg)
+    return spec if classes in (None, cfg.get('num_classes')) else dataclasses.replace(spec, num_classes=classes)
+
+
 def load_checkpoint(module: nn.Module, path: Path, title: str, use_ema: bool = False) -> str:
     """Load the weights in ``path`` strictly and return the SHA-256 of the file's bytes.
 
-    safetensors, PyTorch's containers (bare state dicts and training checkpoints), and the ECA authors' key names are
-    understood.
-
     Args:
         module: the network; it is unchanged if the file is refused.
-        path: the checkpoint.
+        path: the checkpoint, see ``read_checkpoint``; the ECA authors' key names are understood.
         title: of the network, for messages.
         use_ema: take the averaged weights of a training checkpoint.
 
     Raises:
         InputError: the file is missing, damaged, would run code, or holds another network.
     """
-    if not path.exists():
-        raise InputError(f'{path}: there is no such checkpoint; check --checkpoint')
-    # timm's training checkpoints hold their arguments.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        file = read_untrusted(path)
-        state = _averaged(path) if use_ema else file.state
+    file = read_checkpoint(path, use_ema)
+    fill(module, file, path, title)
+    return file.sha256
+
+
+def fill(module: nn.Module, file: UntrustedFile, path: Path, title: str) -> None:
+    """Put the tensors of ``file``, which was read from ``path``, into the network, see ``load_checkpoint``."""
     expected = module.state_dict()
-    state = rename_to_fit(state, expected)
+    state = rename_to_fit(file.state, expected)
     problems = _differences(state, expected)
     if problems:
         more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
@@ -51,16 +96,6 @@ def load_checkpoint(module: nn.Module, path: Path, title: str, use_ema: bool = F
         )
     # A counter that old checkpoints lack has no part in evaluation.
     module.load_state_dict(state, strict=False)
-    return file.sha256
-
-
-def _averaged(path: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights in a training checkpoint that ``read_untrusted`` has found to be harmless."""
-    loaded = torch.load(path, map_location='cpu', weights_only=True) if path.suffix != '.safetensors' else {}
-    for key in _AVERAGED:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            return {name.removeprefix('module.'): tensor for name, tensor in loaded[key].items()}
-    raise CheckpointError(f'{path}: it holds no averaged weights ({" or ".join(_AVERAGED)}); leave out --use-ema')
 
 
 def _differences(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError, one_line
+from eca_zoo.files import read_text
 from eca_zoo.harness.table.columns import ALL_COLUMNS, BY_NAME, COLUMNS, Column, Part
 
 #: Names of the columns that are written, in their order.
@@ -51,7 +52,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
         InputError: the file cannot be read, is no CSV, or has no column ``model``.
     """
     try:
-        text = Path(path).read_text(encoding='utf-8-sig')
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f'{path}: cannot read the table: {one_line(error)}; name a CSV file such as leaderboard.csv'

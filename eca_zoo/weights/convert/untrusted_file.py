@@ -15,7 +15,11 @@ from eca_zoo.weights.errors import CheckpointError
 from eca_zoo.weights.tensor_file import LENGTH_BYTES, header_length, parse_header, tensors_from_buffer
 
 _MAX_MEMBERS = 100_000
-_WRAPPERS = ('module.', '_orig_mod.')  # of DataParallel and torch.compile
+_WRAPPERS = ('module.', '_orig_mod.', 'model.')  # of DataParallel, torch.compile and Lightning's modules
+# Where training scripts keep a state dict in their checkpoint, and the averaged one.
+_STATES = ('state_dict', 'model', 'model_state_dict', 'net')
+_AVERAGED = ('state_dict_ema', 'model_ema')
+_LIGHTNING = 'pytorch-lightning_version'
 _AGAIN = 'get an intact copy of it from where it came from'
 
 
@@ -27,14 +31,21 @@ class UntrustedFile(NamedTuple):
     size: int
 
 
-def read_untrusted(path: Path) -> UntrustedFile:
+def read_untrusted(path: Path, averaged: bool = False) -> UntrustedFile:
     """The state dict in a checkpoint as training scripts save it, on the CPU.
 
-    Reads PyTorch's zip container and the one from before 1.6, with ``state_dict`` inside or bare, with or without the
-    prefix ``module.``; and safetensors files. Pickles are opened with ``weights_only=True`` alone.
+    Reads PyTorch's zip container and the one from before 1.6, with the state dict as ``state_dict``, ``model``,
+    ``model_state_dict`` or ``net`` inside or bare, with or without a prefix ``module.``, ``_orig_mod.`` or ``model.``
+    of all keys; Lightning's checkpoints, of which what lies beside ``model.`` is left out; and safetensors files.
+    Pickles are opened with ``weights_only=True`` alone.
+
+    Args:
+        path: the file.
+        averaged: take the averaged weights of a training checkpoint.
 
     Raises:
-        CheckpointError: the file is none of these, is damaged, would run code, or expands to more than its own size.
+        CheckpointError: the file is none of these, is damaged, would run code, expands to more than its own size, or
+            holds no averaged weights.
     """
     if path.is_dir():
         raise CheckpointError(f'{path}: this is a folder; name the checkpoint file in it')
@@ -50,7 +61,7 @@ def read_untrusted(path: Path) -> UntrustedFile:
             if content.startswith(b'PK'):
                 _check_zip(content)
             loaded = _unpickle(content)
-        state = _tensors_of(loaded, len(content))
+        state = _tensors_of(_state_in(loaded, averaged), len(content))
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
     return UntrustedFile(state, hashlib.sha256(content).hexdigest(), len(content))
@@ -122,13 +133,21 @@ def _read_safetensors(content: bytes) -> dict[str, torch.Tensor]:
     return tensors_from_buffer(buffer, records, data)
 
 
-def _tensors_of(loaded: Any, size: int) -> dict[str, torch.Tensor]:
-    """The state dict in what was loaded from ``size`` bytes, without the prefixes that wrappers add to all keys."""
-    state = loaded
-    for key in ('state_dict', 'model'):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            state = loaded[key]
-            break
+def _state_in(loaded: Any, averaged: bool) -> Any:
+    """What should be the state dict in what was loaded."""
+    parts = loaded if isinstance(loaded, Mapping) else {}
+    found = next(
+        (parts[key] for key in (_AVERAGED if averaged else _STATES) if isinstance(parts.get(key), Mapping)), None
+    )
+    if found is None and averaged:
+        raise CheckpointError(f'it holds no averaged weights ({" or ".join(_AVERAGED)}); leave out --use-ema')
+    if found is not None and _LIGHTNING in parts:
+        found = {key: value for key, value in found.items() if str(key).startswith('model.')} or found
+    return loaded if found is None else found
+
+
+def _tensors_of(state: Any, size: int) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict that came from ``size`` bytes, without the prefixes that wrappers add to all keys."""
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f'no state dict: it holds {_described(state)}; save model.state_dict()')
     for key, value in state.items():
@@ -145,9 +164,8 @@ def _tensors_of(loaded: Any, size: int) -> dict[str, torch.Tensor]:
     if claimed > size:
         raise CheckpointError(f'refused: a file of {size} bytes claims to hold {claimed} bytes of tensors; {_AGAIN}')
     result = dict(state)
-    for prefix in _WRAPPERS:
-        if all(key.startswith(prefix) for key in result):
-            result = {key.removeprefix(prefix): value for key, value in result.items()}
+    while prefix := next((prefix for prefix in _WRAPPERS if all(key.startswith(prefix) for key in result)), None):
+        result = {key.removeprefix(prefix): value for key, value in result.items()}
     return {key: value.detach().contiguous() for key, value in result.items()}
 
 

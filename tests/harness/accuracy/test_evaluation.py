@@ -9,7 +9,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.data import ImageNetInfo, create_dataset, create_loader, resolve_data_config
 from timm.models import register_model
 from timm.utils import accuracy
 
@@ -145,14 +145,15 @@ def test_a_model_that_fails_does_not_stop_the_others(folder, checkpoint):
     models = [ModelSpec('eca_resnet18'), random_model(checkpoint), ModelSpec('test_resnet', num_classes=7)]
     [unpublished, good, mismatched] = evaluate(models, DataSpec(root=folder), QUICK)
     assert unpublished.error.startswith(f'{folder}: it has 10 classes (0, 1, 2, ...) and eca_resnet18 has 1000 classes')
-    assert mismatched.error.startswith(f'{folder}: it has 10 classes (0, 1, 2, ...) and test_resnet has 7 classes')
+    assert mismatched.error.startswith('test_resnet: its weights have 1000 classes, not 7')
     assert (unpublished.exit_code, unpublished.top1, unpublished.num_images) == (2, None, 0)
     assert good.error is None
     assert good.num_images == 60
 
 
-def test_weights_that_need_conversion_are_an_error_of_the_model(folder):
-    [result] = evaluate([ModelSpec('eca_resnet18', num_classes=10)], DataSpec(root=folder), QUICK)
+def test_weights_that_need_conversion_are_an_error_of_the_model(tmp_path):
+    root = write_folder(tmp_path / 'imagenette', names=ImageNetInfo('imagenet-1k').label_names()[:10])
+    [result] = evaluate([ModelSpec('eca_resnet18')], DataSpec(root=root), QUICK)
     assert result.error.startswith('eca_resnet18.k3577_in1k needs conversion: no hash of its weights is known')
     assert result.exit_code == 2
 
@@ -349,6 +350,6 @@ def test_a_worker_that_dies_is_an_error_that_says_so(folder, checkpoint, monkeyp
             os._exit(3)
         raise AssertionError('only a worker decodes')
 
-    monkeypatch.setattr('eca_zoo.harness.data.folders.ReaderImages.open', die)
+    monkeypatch.setattr('eca_zoo.harness.data.folders.FolderImages.open', die)
     with pytest.raises(RunError, match=r'a process that decodes images died: DataLoader worker .* try fewer --workers'):
         evaluate([random_model(checkpoint)], DataSpec(root=folder), dataclasses.replace(QUICK, workers=1))

@@ -54,8 +54,26 @@ def test_the_library_of_hub_data_sets_has_the_same_images(tmp_path, folder):
     data = open_data(spec)
     assert sorted(labels_of(spec)) == LABELS
     assert len(data.images.fingerprint()) == 64
-    with pytest.raises(InputError, match=r'it has 10 classes and resnet50 has 1000; .* --num-classes 10'):
+    with pytest.raises(InputError, match=r'it has 10 classes \(0, 1, 2, ...\) and resnet50 has 1000 classes; '):
         data.class_indices(1000, 'resnet50')
+
+
+def test_numbers_that_a_hub_data_set_sorts_as_text_map_by_value(tmp_path):
+    names = sorted(map(str, range(12)))
+    assert names[:3] == ['0', '1', '10']
+    features = Features({'image': HubImage(), 'label': ClassLabel(names=names)})
+    rows = {'image': [digits()[0][0]] * 12, 'label': list(range(12))}
+    (tmp_path / 'hub' / 'data').mkdir(parents=True)
+    Dataset.from_dict(rows, features).to_parquet(tmp_path / 'hub' / 'data' / 'validation-00000-of-00001.parquet')
+    data = open_data(DataSpec(root=tmp_path / 'cache', dataset=f'hfds/{tmp_path / "hub"}'))
+    assert data.class_indices(12) == [int(name) for name in names]
+
+
+def test_settings_that_a_kind_does_not_take_are_refused(folder):
+    with pytest.raises(InputError, match='digits: it takes no --target-key; leave it out'):
+        open_data(DataSpec(root=folder, target_key='label'))
+    with pytest.raises(InputError, match='torch/mnist: it takes no --class-map and no --input-key; leave them out'):
+        open_data(DataSpec(root=folder, dataset='torch/mnist', input_key='image'))
 
 
 def test_shards_of_webdataset_on_disk_have_the_same_images(tmp_path):

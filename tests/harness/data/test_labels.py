@@ -1,11 +1,12 @@
 """Class mappings with their pitfalls: string-sorted numbers, subsets, other label sets, ground-truth files."""
 
+import codecs
 import json
+from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.io import savemat
 from timm.data import ImageNetInfo
+from timm.data.readers.class_map import load_class_map
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.data.ground_truth import read_ground_truth
@@ -18,6 +19,10 @@ from eca_zoo.harness.data.labels import (
     read_class_map,
     read_real_labels,
 )
+from eca_zoo.harness.networks.model_names import read_names
+from eca_zoo.harness.suites import read_suite
+from eca_zoo.harness.table.frames import read_table
+from eca_zoo.weights.manifest import read_manifest
 
 SYNSETS = ImageNetInfo('imagenet-1k').label_names()
 IMAGENETTE = [
@@ -84,6 +89,12 @@ def test_numbers_with_leading_zeros_map_by_value():
     assert map_classes(['0007', '0010', '0999'], 1000, 'data') == [7, 10, 999]
 
 
+def test_numbers_from_one_without_a_gap_are_a_complete_set_of_other_classes():
+    with pytest.raises(LabelError, match=r'it has 9 classes \(1, 2, 3, ...\) and the model has 10 classes'):
+        map_classes(list('123456789'), 10, 'data')
+    assert map_classes(list('13456789'), 10, 'data') == [1, 3, 4, 5, 6, 7, 8, 9]
+
+
 def test_numbers_from_one_to_the_class_count_map_in_order():
     assert map_classes(['1', '2', '3'], 3, 'data') == [0, 1, 2]
 
@@ -92,8 +103,8 @@ def test_ten_digits_are_not_the_first_ten_classes_of_imagenet():
     with pytest.raises(LabelError) as error:
         map_classes(list('0123456789'), 1000, '/digits', 'resnet50')
     assert str(error.value) == (
-        '/digits: it has 10 classes (0, 1, 2, ...) and resnet50 has 1000 classes; name another data set or split, '
-        'build the model with --num-classes 10, or say which is which with --class-map FILE'
+        '/digits: it has 10 classes (0, 1, 2, ...) and resnet50 has 1000 classes; name another data set or split, the '
+        '--checkpoint of a network with 10 classes, or say which is which with --class-map FILE'
     )
 
 
@@ -107,6 +118,24 @@ def test_names_map_in_order_where_there_are_as_many_as_classes():
     assert map_classes(['cat', 'dog'], 2, 'data') == [0, 1]
 
 
+def test_the_names_of_a_models_classes_come_before_every_other_rule():
+    names = {0: 'n02123159', 1: 'n01440764', 2: '7', 3: 'cat'}
+    assert map_classes(['7', 'cat', 'n01440764', 'n02123159'], 4, 'data', 'm', names) == [2, 3, 1, 0]
+    synsets = dict(enumerate(reversed(SYNSETS)))
+    assert map_classes(IMAGENETTE, 1000, 'data', 'm', synsets) == [999 - SYNSETS.index(name) for name in IMAGENETTE]
+    with pytest.raises(
+        LabelError, match=r'data: 1 class \(n99999999\) of its 2 are not among those of m; name another'
+    ):
+        map_classes(['n01440764', 'n99999999'], 1000, 'data', 'm', synsets)
+
+
+def test_names_that_a_model_gives_to_two_classes_decide_nothing():
+    remarks = []
+    twice = {0: 'duck', 1: 'crane', 2: 'crane'}
+    assert map_classes(['crane', 'duck', 'goose'], 3, 'data', 'm', twice, remarks) == [0, 1, 2]
+    assert remarks[0].startswith('data: m has other names (duck, crane, crane) for its classes: ')
+
+
 def test_a_class_map_is_lines_or_a_json_object(tmp_path):
     lines, json_file = tmp_path / 'map.txt', tmp_path / 'map.json'
     lines.write_text('dog\ncat\n')
@@ -115,7 +144,45 @@ def test_a_class_map_is_lines_or_a_json_object(tmp_path):
     assert read_class_map(json_file) == {'dog': 5, 'cat': 2}
 
 
-@pytest.mark.parametrize('content', ['["dog"]', '{"dog": "1"}', '{}', '{'])
+def test_an_empty_line_in_a_class_map_is_an_index_as_in_timm(tmp_path):
+    path = tmp_path / 'map.txt'
+    path.write_bytes('\ndog \r\n\r\n  cat\u2028s\r\n\n'.encode())
+    timms = {name: index for name, index in load_class_map(str(path)).items() if name}
+    assert read_class_map(path) == timms == {'dog': 1, 'cat\u2028s': 3}
+
+
+def write_marked(path: Path, text: str, encoding: str) -> Path:
+    path.write_bytes({'utf-8-sig': b'', 'utf-16-le': codecs.BOM_UTF16_LE}[encoding] + text.encode(encoding))
+    return path
+
+
+READERS = {
+    'class map': ('map.txt', 'dog\ncat\n', read_class_map, {'dog': 0, 'cat': 1}),
+    'class map in JSON': ('map.json', '{"dog": 0, "cat": 1}', read_class_map, {'dog': 0, 'cat': 1}),
+    'valid labels': ('valid.txt', '3\n5\n', lambda path: read_class_list(str(path)), (3, 5)),
+    'ReaL labels': ('real.json', '[[7]]', lambda path: read_real_labels(path, ['ILSVRC2012_val_00000001.JPEG']), [[7]]),
+    'ground truth': ('truth.txt', 'a.png 3\n', lambda path: read_ground_truth(path, ['a.png']), [3]),
+    'model list': ('models.txt', '# mine\n resnet18 \n  # and\nresnet50\n', read_names, ['resnet18', 'resnet50']),
+    'suite': ('suite.yaml', 'version: 1\nmodels: [vgg11]\n', lambda path: len(read_suite(str(path)).models), 1),
+    'manifest': ('manifest.yaml', 'version: 1\nmodels: {}\n', lambda path: read_manifest(path).models, {}),
+    'table': ('table.csv', 'model,top1\nm,5\n', lambda path: read_table(path)['model'].tolist(), ['m']),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16-le'])
+@pytest.mark.parametrize('reader', READERS)
+def test_text_is_read_as_if_it_had_no_byte_order_mark(reader, encoding, tmp_path):
+    name, text, read, expected = READERS[reader]
+    assert read(write_marked(tmp_path / name, text.replace('\n', '\r\n'), encoding)) == expected
+
+
+def test_marks_in_files_that_were_joined_do_not_count(tmp_path):
+    path = tmp_path / 'map.txt'
+    path.write_bytes(b'\xef\xbb\xbfdog\n\xef\xbb\xbfcat\n')
+    assert read_class_map(path) == {'dog': 0, 'cat': 1}
+
+
+@pytest.mark.parametrize('content', ['["dog"]', '{"dog": "1"}', '{"dog": -1}', '{"dog": 1, "dog": 2}', '{}', '{'])
 def test_a_class_map_in_json_that_is_none_is_refused(tmp_path, content):
     path = tmp_path / 'map.json'
     path.write_text(content)
@@ -130,7 +197,7 @@ def test_a_class_that_is_named_twice_in_a_class_map_is_refused(tmp_path):
         read_class_map(path)
 
 
-@pytest.mark.parametrize('content', ['', 'cat\n', '1\n2\n1\n'])
+@pytest.mark.parametrize('content', ['', 'cat\n', '1\n2\n1\n', '1\n01\n'])
 def test_a_list_of_valid_labels_has_different_numbers(tmp_path, content):
     path = tmp_path / 'valid.txt'
     path.write_text(content)
@@ -150,83 +217,3 @@ def test_real_labels_of_another_data_set_are_refused():
         'cat.jpg: not an ImageNet validation image (ILSVRC2012_val_00000001.JPEG to 00050000), so it has no ReaL '
         'labels; leave out --real-labels'
     )
-
-
-NAMES = ['ILSVRC2012_val_00000001.JPEG', 'ILSVRC2012_val_00000002.JPEG', 'ILSVRC2012_val_00000003.JPEG']
-
-
-@pytest.mark.parametrize(
-    ('content', 'labels'),
-    [
-        ('\n'.join(f'{name} {index}' for name, index in zip(NAMES, (65, 970, 0), strict=True)), [65, 970, 0]),
-        ('\n'.join(f'{name},{index}' for name, index in zip(reversed(NAMES), (0, 970, 65), strict=True)), [65, 970, 0]),
-        (
-            'ImageId,PredictionString\n'
-            'ILSVRC2012_val_00000002,n09193705 85 1 499 272 n09193705 1 2 3 4 \n'
-            'ILSVRC2012_val_00000001,n01751748 1 2 3 4 \n'
-            'ILSVRC2012_val_00000003,n02105855 1 2 3 4 \n',
-            ['n01751748', 'n09193705', 'n02105855'],
-        ),
-        ('n01751748\nn09193705\nn02105855\n', ['n01751748', 'n09193705', 'n02105855']),
-        ('65\n970\n0\n', [65, 970, 0]),
-    ],
-    ids=['caffe', 'comma and another order', 'kaggle', 'wordnet ids', 'class indices'],
-)
-def test_ground_truth_files_are_read_in_every_form(tmp_path, content, labels):
-    path = tmp_path / 'truth.txt'
-    path.write_text(content)
-    assert read_ground_truth(path, NAMES) == labels
-
-
-def devkit_order() -> list[str]:
-    """WordNet ids in an order that is not the sorted one."""
-    return sorted(SYNSETS, key=lambda name: name[::-1])
-
-
-def test_numbers_of_the_development_kit_are_not_class_indices(tmp_path):
-    path = tmp_path / 'ILSVRC2012_validation_ground_truth.txt'
-    path.write_text('490\n361\n171\n')
-    with pytest.raises(InputError) as error:
-        read_ground_truth(path, NAMES)
-    assert str(error.value) == (
-        f'{path}: its numbers from 1 are the order of the development kit, not class indices; put meta.mat of the kit '
-        '(or map_clsloc.txt) beside the file, or give a ground-truth file with WordNet ids'
-    )
-
-
-def test_numbers_of_the_development_kit_are_resolved_by_its_map(tmp_path):
-    order = devkit_order()
-    (tmp_path / 'truth.txt').write_text('490\n361\n1\n')
-    lines = [f'{name} {number} name' for number, name in enumerate(order, 1)]
-    (tmp_path / 'map_clsloc.txt').write_text('\n'.join(reversed(lines)))
-    labels = read_ground_truth(tmp_path / 'truth.txt', NAMES)
-    assert labels == [order[489], order[360], order[0]]
-
-
-def test_numbers_of_the_development_kit_are_resolved_by_its_meta_file(tmp_path):
-    order = devkit_order()
-    kinds = [('ILSVRC2012_ID', 'f8'), ('WNID', 'O'), ('num_children', 'f8')]
-    inner = [(1001 + number, f'n9999999{number}', 3) for number in range(4)]
-    records = np.array([(number, name, 0) for number, name in enumerate(order, 1)] + inner, dtype=kinds)
-    (tmp_path / 'data').mkdir()
-    savemat(tmp_path / 'data' / 'meta.mat', {'synsets': records.reshape(-1, 1)})
-    (tmp_path / 'truth.txt').write_text('490\n361\n1\n')
-    assert read_ground_truth(tmp_path / 'truth.txt', NAMES) == [order[489], order[360], order[0]]
-
-
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        ('', 'is empty'),
-        ('65\n970\n', 'it labels 2 images by their order, and there are 3'),
-        (f'{NAMES[0]} 65\n{NAMES[1]} 7\n', f'it has no label for {NAMES[2]}'),
-        ('cat\ndog\nbird\n', "'cat' is neither a WordNet id"),
-        (f'{NAMES[0]} 65\n{NAMES[1]} 7 8\n', 'line 2: expected a file name and its class'),
-    ],
-)
-def test_a_ground_truth_file_that_does_not_fit_is_refused(tmp_path, content, message):
-    path = tmp_path / 'truth.txt'
-    path.write_text(content)
-    with pytest.raises(InputError, match=message) as error:
-        read_ground_truth(path, NAMES)
-    assert str(path) in str(error.value)

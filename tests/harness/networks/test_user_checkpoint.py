@@ -10,7 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.networks.user_checkpoint import checkpoint_files, load_checkpoint
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.user_checkpoint import (
+    checkpoint_files,
+    head_classes,
+    load_checkpoint,
+    with_head_classes,
+)
 from tests.reference_checkpoints import checkpoint as authors_checkpoint
 from tests.reference_checkpoints import layouts
 
@@ -31,6 +37,14 @@ def write(path, kind: str, state: dict[str, torch.Tensor]) -> None:
         save_file(state, path)
     elif kind == 'before 1.6':
         torch.save(state, path, _use_new_zipfile_serialization=False)
+    elif kind in ('model_state_dict', 'net'):
+        torch.save({kind: state, 'optimizer_state_dict': {'lr': 0.1}, 'epoch': 3}, path)
+    elif kind == 'lightning':
+        inner = {f'model.{key}': value for key, value in state.items()}
+        losses = {'criterion.weight': torch.ones(10), 'ema.fc.weight': torch.ones(10, 96)}
+        torch.save({'pytorch-lightning_version': '2.4.0', 'epoch': 3, 'state_dict': {**inner, **losses}}, path)
+    elif kind == 'wrapped twice':
+        torch.save({f'model._orig_mod.module.{key}': value for key, value in state.items()}, path)
     elif kind == 'training':
         extras = {'epoch': 3, 'arch': 'test_resnet', 'args': argparse.Namespace(lr=0.1), 'metric': 77.0}
         torch.save({'state_dict': wrapped, 'state_dict_ema': weights(2), **extras}, path)
@@ -42,7 +56,12 @@ def is_loaded(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize('kind', ['safetensors', 'bare', 'wrapped', 'before 1.6', 'training'])
+KINDS = [
+    'safetensors', 'bare', 'wrapped', 'wrapped twice', 'before 1.6', 'training', 'model_state_dict', 'net', 'lightning',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_every_container_is_loaded_and_hashed(tmp_path, model, kind):
     path = tmp_path / ('weights.safetensors' if kind == 'safetensors' else 'weights.pth.tar')
     write(path, kind, weights())
@@ -152,3 +171,14 @@ def test_a_folder_stands_for_its_checkpoints_in_natural_order(tmp_path):
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(InputError, match=r'there are no checkpoints \(.safetensors, .pth.tar, .pth, .pt, .bin\) in'):
         checkpoint_files(tmp_path)
+
+
+def test_the_classes_of_a_checkpoint_are_those_of_its_head(tmp_path):
+    for kind in ('safetensors', 'training', 'lightning'):
+        path = tmp_path / (f'{kind}.safetensors' if kind == 'safetensors' else f'{kind}.pth')
+        write(path, kind, weights())
+        assert with_head_classes(ModelSpec('test_resnet', checkpoint=path)).num_classes == 10
+        assert with_head_classes(ModelSpec('test_resnet', checkpoint=path, num_classes=5)).num_classes == 5
+    assert with_head_classes(ModelSpec('test_resnet', checkpoint=tmp_path / 'no.pth')).num_classes is None
+    assert head_classes({'features.weight': torch.ones(3, 3)}, {'classifier': ('head', 'head_dist')}) is None
+    assert head_classes({'head_dist.weight': torch.ones(7, 3)}, {'classifier': ('head', 'head_dist')}) == 7
