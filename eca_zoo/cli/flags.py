@@ -66,6 +66,20 @@ def add_run_dir(group: Any, **options: Any) -> None:
     add_setting(group, 'run_dir', metavar='DIR', type=Path, **options)
 
 
+def add_restart(group: Any) -> None:
+    """Add the flag that forgets what a run has measured: nothing (None), all of it (an empty list), or some models."""
+    group.add_argument(
+        '--restart', nargs='*', metavar='MODEL',
+        help='forget what the --run-dir holds, or what it holds of these models (names or patterns), such as one with '
+        'new weights',
+    )  # fmt: skip
+
+
+def restart_of(args: argparse.Namespace) -> bool | list[str]:
+    """What ``--restart`` asks for, as the functions of the package take it."""
+    return args.restart is not None and (args.restart or True)
+
+
 class KeyValues(argparse.Action):
     """``key=value`` pairs; a value is a Python literal, or text."""
 
