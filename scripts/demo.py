@@ -38,9 +38,7 @@ def train(out: Path) -> None:
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
     program = [sys.executable, '-m', 'eca_zoo']
     quiet: dict[str, Any] = {'env': environment, 'stderr': subprocess.DEVNULL}
-    undisturbed = subprocess.Popen(
-        [*program, *commands['undisturbed']], stdout=subprocess.PIPE, text=True, **quiet
-    )
+    undisturbed = subprocess.Popen([*program, *commands['undisturbed']], stdout=subprocess.PIPE, text=True, **quiet)
     print(f'\n$ eca-zoo {shlex.join(commands["training"])}', flush=True)
     where = ['--step', str(_KILLED_AT), '--point', _POINT, '--report', str(out / 'killed.txt')]
     killed = subprocess.run([sys.executable, str(_END_AT), *where, '--', *commands['training']], **quiet)

@@ -130,9 +130,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def stress(
-    run: Run, folder: Path, kills: int, generator: random.Random, result: Callable[[Path], Any] = table
-) -> bool:
+def stress(run: Run, folder: Path, kills: int, generator: random.Random, result: Callable[[Path], Any] = table) -> bool:
     """Kill ``kills`` times; returns whether what all end in equals what an undisturbed run does."""
     steps = [run.until(folder / f'undisturbed{rank}', rank=rank) or 0 for rank in range(run.processes)]
     expected = result(folder / 'undisturbed0')

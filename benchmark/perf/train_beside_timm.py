@@ -7,6 +7,7 @@ python benchmark/perf/train_beside_timm.py --timm-script .../pytorch-image-model
 """
 
 import argparse
+import itertools
 import json
 import os
 import runpy
@@ -101,7 +102,7 @@ def run_ours(data: Path, epochs: int, notes_to: Path) -> None:
 def epoch_seconds(notes: dict[str, list[float]], steps: int) -> list[float]:
     """Seconds of each epoch but the first, from the first loss of it to that of the next one."""
     starts = notes['times'][::steps]
-    return [after - before for before, after in zip(starts[1:], starts[2:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(starts[1:])]
 
 
 def measure(side: str, script: Path, data: Path, folder: Path, epochs: int) -> dict[str, list[float]]:

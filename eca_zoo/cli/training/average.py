@@ -12,7 +12,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         'checkpoints', nargs='+', type=Path, metavar='CHECKPOINT', help='files, a folder of them, or that of a run'
     )
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='safetensors file to write')
-    parser.add_argument('-n', type=_positive, metavar='N', dest='best', help="the N best of a run (default: all)")
+    parser.add_argument('-n', type=_positive, metavar='N', dest='best', help='the N best of a run (default: all)')
     parser.add_argument('--use-ema', action='store_true', help="averaged weights in other scripts' checkpoints")
     parser.set_defaults(run=_run)
 
