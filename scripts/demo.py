@@ -31,7 +31,9 @@ def train(out: Path) -> None:
     """Train on the digits, killed in the middle and continued, beside a run that nobody disturbs; compare the bits."""
     print('\nA training that is killed in the middle of a step, and the same one undisturbed, at the same time:')
     folders = {name: out / name for name in ('training', 'undisturbed')}
-    commands = {name: ['train', 'digits', '--out', str(folder), '--workers', '0'] for name, folder in folders.items()}
+    commands = {
+        name: ['train', 'digits', '--run-dir', str(folder), '--workers', '0'] for name, folder in folders.items()
+    }
     for folder in folders.values():
         shutil.rmtree(folder, ignore_errors=True)
     # The number of threads is a part of a run's identity; with one, both have a core of their own.

@@ -52,7 +52,7 @@ def main() -> None:
         epochs = -(-args.steps // steps_per_epoch)
         code = run_process(
             [
-                'train', 'digits', '--data-dir', str(folder / 'digits'), '--out', str(folder / 'run'), '--epochs',
+                'train', 'digits', '--data-dir', str(folder / 'digits'), '--run-dir', str(folder / 'run'), '--epochs',
                 str(epochs), '-j', str(args.workers), '--device', 'cpu', '--val-interval', str(epochs),
             ]
         )  # fmt: skip

@@ -180,7 +180,7 @@ def main() -> None:
     recipe = folder / 'stress_recipe.yaml'
     recipe.write_text(_RECIPE, encoding='utf-8')
     data = ['--data-dir', str(folder / 'digits')]
-    training = ['train', str(recipe), *data, '--device', 'cpu', '-j', '1', '--save-every', '2steps', '--out']
+    training = ['train', str(recipe), *data, '--device', 'cpu', '-j', '1', '--save-every', '2steps', '--run-dir']
     kinds = {
         'leaderboard': (['leaderboard', str(suite), *data, '--run-dir'], (), table),
         'training': (training, _POINTS, bits),

@@ -91,7 +91,7 @@ def run_ours(data: Path, epochs: int, notes_to: Path) -> None:
             str(s['img']), '-b', str(s['batch']), '--opt', 'momentum', '--lr', str(s['lr']), '--weight-decay',
             str(s['decay']), '--sched', 'constant', '--epochs', str(epochs), '--no-aug', '--workers', '0', '--device',
             'cpu', '--seed', str(s['seed']), '--mean', '0.5', '0.5', '0.5', '--std', '0.5', '0.5', '0.5', '--drop-last',
-            '--out', str(notes_to.parent / 'ours'),
+            '--run-dir', str(notes_to.parent / 'ours'),
         ]
     )  # fmt: skip
     if code:

@@ -22,12 +22,15 @@ from eca_zoo.training.start import TrainSettings, start_training
 _RECIPE_KEYS = {field.name for field in dataclasses.fields(Recipe)} - {'model', 'data'}
 
 
-@takes(LoopSettings, TrainSettings, DataSpec, Recipe, without=('root', 'split', 'label', 'model', 'data'))
+@takes(
+    LoopSettings, TrainSettings, DataSpec, Recipe, without=('root', 'split', 'label', 'model', 'data'),
+    earlier={'data': 'data_dir', 'out': 'run_dir'},
+)  # fmt: skip
 def train(
     recipe: str | Path,
     model: str | None = None,
-    data: str | Path | None = None,
-    out: str | Path = 'train',
+    data_dir: str | Path | None = None,
+    run_dir: str | Path = 'train',
     *,
     checkpoint_every: int = 0,
     restart: bool = False,
@@ -42,10 +45,10 @@ def train(
     Args:
         recipe: YAML file, or the name of one that comes with the package.
         model: timm name of the network, where the recipe names none.
-        data: folder with ``train`` and ``validation``, with one folder a class each.
-        out: folder of the run.
+        data_dir: folder with ``train`` and ``validation``, with one folder a class each.
+        run_dir: folder of the run.
         checkpoint_every: epochs between two checkpoints that stay; 0 for none.
-        restart: forget what ``out`` holds.
+        restart: forget what ``run_dir`` holds.
         allow_change: go on although something differs that changes bits, and record it.
         progress: show a progress bar on a terminal.
         command_line: for the record.
@@ -65,7 +68,7 @@ def train(
     overrides = {key: options[key] for key in options if key in _RECIPE_KEYS}
     chosen = agreed(lambda: read_recipe(recipe, overrides))
     settings = RunSettings(
-        Path(out), record(LoopSettings, options), checkpoint_every, restart, allow_change, command_line
+        Path(run_dir), record(LoopSettings, options), checkpoint_every, restart, allow_change, command_line
     )
     with ProgressBars(progress and processes.is_main) as bars:
 
@@ -73,7 +76,7 @@ def train(
             bars.show(f'epoch {state.epoch}/{state.epochs}', state.images, state.of, state.text, 'img')
 
         result = start_training(
-            chosen, record(DataSpec, options, root=path_of(data)), record(TrainSettings, options, model=model),
+            chosen, record(DataSpec, options, root=path_of(data_dir)), record(TrainSettings, options, model=model),
             settings, processes, stop, show,
         )  # fmt: skip
     frame = pd.DataFrame([row for row in result.log if row['kind'] == 'epoch']).drop(columns='kind')

@@ -30,9 +30,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
     )
-    parser.add_argument(
-        '--run', type=Path, metavar='DIR', dest='training', help='folder of the training that made it, for the card'
-    )
+    parser.add_argument('--run-dir', type=Path, metavar='DIR', help='folder of the training that made it, for the card')
     parser.add_argument(
         '--package-url', metavar='URL',
         help='what pip installs this package from, such as git+https://..., for the model card (default: a clone)',
@@ -105,11 +103,11 @@ def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[s
 def _about(args: argparse.Namespace, name: str, entry: 'Entry') -> dict[str, Any]:
     """What the model card says besides: figures, where the package is from, and the training."""
     about = {'measured': _measured_figures(name, args.results), 'package_url': args.package_url}
-    if args.training is None:
+    if args.run_dir is None:
         return about
     from eca_zoo.training.record.card import training_card
 
-    card = training_card(args.training, entry.authors_file.sha256 if entry.authors_file is not None else None)
+    card = training_card(args.run_dir, entry.authors_file.sha256 if entry.authors_file is not None else None)
     return {**about, 'measured': card.figures | about['measured'], 'section': card.section, 'picture': card.curves}
 
 

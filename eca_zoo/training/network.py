@@ -33,7 +33,7 @@ def build_network(name: str, num_classes: int, recipe: Recipe, checkpoint: Any =
     """
     kwargs: dict[str, Any] = {
         'num_classes': num_classes, 'drop_rate': recipe.drop, 'drop_path_rate': recipe.drop_path,
-        'drop_block_rate': recipe.drop_block, 'global_pool': recipe.gp, 'bn_momentum': recipe.bn_momentum,
+        'drop_block_rate': recipe.drop_block, 'global_pool': recipe.global_pool, 'bn_momentum': recipe.bn_momentum,
         'bn_eps': recipe.bn_eps, **(recipe.model_kwargs or {}),
     }  # fmt: skip
     kwargs = {key: value for key, value in kwargs.items() if value is not None}

@@ -39,7 +39,7 @@ class RunSettings:
     """Where a run is kept, and how it goes on.
 
     Attributes:
-        out: its folder.
+        run_dir: its folder.
         loop: how often it saves, logs and validates.
         checkpoint_every: epochs between two checkpoints that stay; 0 for none.
         restart: forget what the folder holds.
@@ -47,7 +47,7 @@ class RunSettings:
         command_line: for the record.
     """
 
-    out: Path
+    run_dir: Path
     loop: LoopSettings = field(default_factory=LoopSettings)
     checkpoint_every: int = 0
     restart: bool = False
@@ -74,10 +74,10 @@ class RunFolder(Keeper):
     """The folder of a run: ``last``, ``best`` and states, written by the main process alone."""
 
     def __init__(self, settings: RunSettings, identity: dict[str, Any]) -> None:
-        self.path, self._settings = settings.out, settings
+        self.path, self._settings = settings.run_dir, settings
         self._identity, self._changes = identity, list[dict[str, Any]]()
-        self._states = StateFolder(settings.out)
-        self._lock = RunLock(settings.out / '.lock')
+        self._states = StateFolder(settings.run_dir)
+        self._lock = RunLock(settings.run_dir / '.lock')
 
     def open(self) -> dict[str, Any] | None:
         """Take the folder; returns the state to go on from.
@@ -90,7 +90,7 @@ class RunFolder(Keeper):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
+            raise storage_error(self.path, error, '--run-dir') from None
         if self._settings.restart:
             self._states.clear()
         state = self._states.load()
@@ -160,7 +160,9 @@ class RunFolder(Keeper):
             'best': loop.best,
             'environment': describe_environment(self._settings.command_line),
         }
-        write_atomically(self.path / 'run.json', json.dumps(record, indent=2, default=str).encode() + b'\n', '--out')
+        write_atomically(
+            self.path / 'run.json', json.dumps(record, indent=2, default=str).encode() + b'\n', '--run-dir'
+        )
 
     def complete(self, loop: Loop, title: str) -> list[Path]:
         """Write what belongs to a finished run; returns all its files.
@@ -206,7 +208,7 @@ def run_training(
     is_main = processes.is_main
     identity = run_identity(task, chosen, device, processes)
     folder = RunFolder(settings, json.loads(json.dumps(identity, default=str)))
-    log = Log(settings.out / 'log.csv' if is_main else None)
+    log = Log(settings.run_dir / 'log.csv' if is_main else None)
     with contextlib.ExitStack() as during:
         during.enter_context(_deterministic(chosen.recipe.deterministic))
         during.enter_context(random_state_kept())
@@ -220,7 +222,7 @@ def run_training(
         state = from_main(agreed(lambda: folder.open() if is_main else None))
         if state is not None:
             loop.restore(state['loop'])
-            _logger.info('%s: goes on after step %d', settings.out, loop.step)
+            _logger.info('%s: goes on after step %d', settings.run_dir, loop.step)
         write_record = lambda: folder.write_record(chosen, task, loop) if is_main else None  # noqa: E731
         agreed(write_record)
         loop.train()

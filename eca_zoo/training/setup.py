@@ -95,8 +95,8 @@ def classification_task(
             validation = dataclasses.replace(validation, workers=0)
         settings = validation_settings(recipe, network, validation)
         validator = Validation(model, held_out.spec, settings, held_out.fingerprints())
-    if recipe.torchcompile:
-        _compile(network, recipe.torchcompile)
+    if recipe.compile:
+        _compile(network, recipe.compile)
     task = ClassificationTask(model, network, train, recipe, validator, device)
     task.group = group
     return task
@@ -186,5 +186,5 @@ def _check_shares(count: int, recipe: Recipe, processes: Processes) -> None:
 def _compile(network: nn.Module, backend: str) -> None:
     if backend not in torch.compiler.list_backends(exclude_tags=()):
         known = ', '.join(torch.compiler.list_backends())
-        raise InputError(f'torchcompile: there is no backend {backend}; use one of {known}')
+        raise InputError(f'compile: there is no backend {backend}; use one of {known}')
     network.compile(backend=backend)

@@ -25,7 +25,7 @@ class TrainSettings:
         train_split: of the data set.
         val_split: of the data set; empty for no validation.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
-        val_batch_size: images a step of the validation.
+        validation_batch_size: images a step of the validation.
     """
 
     model: str | None = None
@@ -33,7 +33,7 @@ class TrainSettings:
     train_split: str = 'train'
     val_split: str = 'validation'
     device: str = 'auto'
-    val_batch_size: int | None = None
+    validation_batch_size: int | None = None
 
 
 def start_training(
@@ -54,10 +54,10 @@ def start_training(
     model = settings.model or recipe.model
     if model is None:
         raise InputError(f'the recipe {chosen.name} names no network; name one with --model')
-    data = from_main(agreed(lambda: made_data(recipe, data, run.out) if processes.is_main else data))
+    data = from_main(agreed(lambda: made_data(recipe, data, run.run_dir) if processes.is_main else data))
     device = agreed(lambda: training_device(settings.device, processes))
     validation = EvalSettings(
-        batch_size=settings.val_batch_size, workers=run.loop.workers, device=settings.device,
+        batch_size=settings.validation_batch_size, workers=run.loop.workers, device=settings.device,
     )  # fmt: skip
     task = agreed(
         lambda: classification_task(

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 import eca_zoo
-from eca_zoo.cli import build_parser, main
+from eca_zoo.cli import main
 from eca_zoo.errors import InputError
 from eca_zoo.training.recipes.reading import read_recipe
-from eca_zoo.training.recipes.recipe import recipe_keys
 from tests.training.helpers import write_recipe, write_splits
 
 SMALL = 'version: 1\nmodel: test_eca_resnet\nepochs: 1\nbatch_size: 16\nimg_size: 32\nlr: 0.05\nsched: constant\n'
@@ -52,15 +51,15 @@ def test_a_wrong_key_of_a_recipe_is_named(tmp_path, text, message):
 
 
 def test_an_unknown_recipe_has_nearest_names(tmp_path, capsys):
-    code, line = fails(capsys, 'eca_resnt', '--out', tmp_path / 'out')
+    code, line = fails(capsys, 'eca_resnt', '--run-dir', tmp_path / 'out')
     assert (code, line) == (
         2,
         "'eca_resnt' is no recipe; the nearest are eca_resnet, eca_mobilenetv2, or name a .yaml file",
     )
-    code, line = fails(capsys, tmp_path / 'none.yaml', '--out', tmp_path / 'out')
+    code, line = fails(capsys, tmp_path / 'none.yaml', '--run-dir', tmp_path / 'out')
     assert (code, line.split(';')[0]) == (2, f'{tmp_path / "none.yaml"}: there is no such recipe')
     with pytest.raises(InputError, match=r"train\(\) takes no 'learning_rate'"):
-        eca_zoo.train('digits', out=tmp_path / 'out', learning_rate=1)
+        eca_zoo.train('digits', run_dir=tmp_path / 'out', learning_rate=1)
 
 
 def _without_train(data):
@@ -113,7 +112,7 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_step(tmp_path, data
         spoil(data)
     device = ['--device', 'cpu'] if '--device' not in flags else []
     recipe = write_recipe(tmp_path, SMALL)
-    arguments = [recipe, '--data-dir', data, '--out', tmp_path / 'out', '-j', '0', *flags, *device]
+    arguments = [recipe, '--data-dir', data, '--run-dir', tmp_path / 'out', '-j', '0', *flags, *device]
     code = main(['train', *map(str, arguments)])
     [line] = [line for line in capsys.readouterr().err.splitlines() if ': error: ' in line]
     assert code == 2
@@ -123,21 +122,21 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_step(tmp_path, data
 
 def test_an_image_that_cannot_be_read_may_be_skipped_and_is_counted(tmp_path, data, caplog):
     _bad_image(data)
-    arguments = ['--data-dir', data, '--out', tmp_path / 'out', '--skip-bad-images', '--device', 'cpu', '-j', '0']
+    arguments = ['--data-dir', data, '--run-dir', tmp_path / 'out', '--skip-bad-images', '--device', 'cpu', '-j', '0']
     assert main(['train', *map(str, [write_recipe(tmp_path, SMALL), *arguments])]) == 0
     assert 'another image takes its place' in caplog.text
     assert (tmp_path / 'out' / 'log.csv').read_text().splitlines()[-1].endswith(',1')
 
 
 def test_classes_that_the_network_has_not_are_refused(tmp_path, data, capsys):
-    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--out', tmp_path / 'out', '--num-classes', '7']
+    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--run-dir', tmp_path / 'out', '--num-classes', '7']
     code, line = fails(capsys, *arguments)
     assert code == 2
     assert 'it has 10 classes (0, 1, 2, ...) and test_eca_resnet has 7 classes' in line
 
 
 def test_a_loss_that_is_no_number_names_step_rate_and_images(tmp_path, data, capsys):
-    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--out', tmp_path / 'out', '--lr', '1e30']
+    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--run-dir', tmp_path / 'out', '--lr', '1e30']
     code, line = fails(capsys, *arguments, '--epochs', '3')
     assert code == 1
     assert re.match(r'the loss is NaN or infinite at step [2-6] \(epoch [1-3]\) with the learning rate 1e\+30; ', line)
@@ -146,7 +145,7 @@ def test_a_loss_that_is_no_number_names_step_rate_and_images(tmp_path, data, cap
 
 def finished(tmp_path, data):
     out = tmp_path / 'out'
-    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--out', out, '--device', 'cpu', '-j', '0']
+    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--run-dir', out, '--device', 'cpu', '-j', '0']
     assert main(['train', *map(str, arguments), '--save-every', '1steps']) == 0
     return arguments[:5], out
 
@@ -216,18 +215,11 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(tmp_path
         return write(path, content)
 
     monkeypatch.setattr(Path, 'write_bytes', write_bytes)
-    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--out', out]
+    arguments = [write_recipe(tmp_path, SMALL), '--data-dir', data, '--run-dir', out]
     full = True
     code, line = fails(capsys, *arguments, '--save-every', '1steps')
     assert code == 1
-    assert 'no space left to write it; free some, or choose a --out on another disk' in line
+    assert 'no space left to write it; free some, or choose a --run-dir on another disk' in line
     assert not list(out.glob('.*.tmp'))
     full = False
     assert main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0', '--save-every', '1steps']) == 0
-
-
-def test_every_key_of_a_recipe_is_a_flag():
-    help_text = build_parser()._subparsers._group_actions[0].choices['train'].format_help()
-    for key in recipe_keys():
-        if key != 'data':
-            assert f'--{key.replace("_", "-")}' in help_text

@@ -19,7 +19,7 @@ command = ['train', {recipe!r}, '--data-dir', {data!r}, '--device', 'cpu', '--sa
 def train(name, step=0, number=9, workers=0, count={processes}):
     def run(rank):
         steps = end_at(step if rank == {victim} else 0, number, points)
-        code = main([*command, str(workers), '--out', str(out / name)])
+        code = main([*command, str(workers), '--run-dir', str(out / name)])
         (out / 'steps').write_text(' '.join(steps.names)) if rank == {victim} else None
         return code
     return launch(count, run)

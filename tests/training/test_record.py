@@ -22,7 +22,13 @@ SMALL = 'version: 1\nmodel: test_eca_resnet\nepochs: 2\nbatch_size: 16\nimg_size
 def run(tmp_path_factory):
     """The folder of a finished run that kept the weights of both epochs."""
     folder = tmp_path_factory.mktemp('run')
-    arguments = [write_recipe(folder, SMALL), '--data-dir', write_splits(folder / 'digits'), '--out', folder / 'out']
+    arguments = [
+        write_recipe(folder, SMALL),
+        '--data-dir',
+        write_splits(folder / 'digits'),
+        '--run-dir',
+        folder / 'out',
+    ]
     assert main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0', '--checkpoint-every', '1']) == 0
     return folder / 'out'
 
@@ -76,7 +82,7 @@ def test_the_model_card_names_recipe_data_figures_and_curves(run, tmp_path, monk
     monkeypatch.setenv('ECA_ZOO_HOME', str(tmp_path / 'home'))
     assert main(['convert', str(run / 'best.safetensors'), '--model', 'test_eca_resnet.mine']) == 0
     folder = tmp_path / 'hub'
-    assert main(['publish', 'test_eca_resnet.mine', '--run', str(run), '--folder', str(folder)]) == 0
+    assert main(['publish', 'test_eca_resnet.mine', '--run-dir', str(run), '--folder', str(folder)]) == 0
     card = (folder / 'README.md').read_text()
     record = json.loads((run / 'run.json').read_text())
     assert '`best.safetensors` of the recipe `small` of eca-zoo, 2 epochs, 6 steps; overridden: nothing.' in card
@@ -84,7 +90,7 @@ def test_the_model_card_names_recipe_data_figures_and_curves(run, tmp_path, monk
     assert f'| Top-1 |  | {record["best"]["top1"]:.2f} % |' in card
     assert '![loss, top-1 and learning rate](curves.svg)' in card
     assert (folder / 'curves.svg').read_bytes() == (run / 'curves.svg').read_bytes()
-    code = main(['publish', 'test_eca_resnet.digits', '--run', str(run), '--folder', str(tmp_path / 'other')])
+    code = main(['publish', 'test_eca_resnet.digits', '--run-dir', str(run), '--folder', str(tmp_path / 'other')])
     assert code == 2
     assert 'the checkpoint was not made by this run' in capsys.readouterr().err
 

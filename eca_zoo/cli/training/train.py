@@ -9,16 +9,19 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from eca_zoo.cli.flags import KeyValues
+from eca_zoo.cli.flags import KeyValues, add_run_dir, add_setting, add_workers
 from eca_zoo.resources import packaged_names
 from eca_zoo.training.recipes.recipe import Recipe, recipe_keys
 
 _EPILOG = """\
 The same command goes on with a run that was killed. A digit of the result depends on the number of processes, not on
 that of --workers. On several GPUs:
-  torchrun --nproc-per-node 8 -m eca_zoo train eca_resnet -m eca_resnet50 --data-dir /data/imagenet --out runs/eca
+  torchrun --nproc-per-node 8 -m eca_zoo train eca_resnet -m eca_resnet50 --data-dir /data/imagenet --run-dir runs/eca
 """
-_SHORT = {'batch_size': ['-b'], 'decay_rate': ['--dr'], 'opt_kwargs': []}
+_SHORT = {'batch_size': ['-b'], 'decay_rate': ['--dr']}
+# What stands for a value in the help, as in other commands.
+_METAVARS = {'compile': 'BACKEND', 'global_pool': 'POOL', 'interpolation': 'NAME', 'mean': 'F', 'std': 'F'}
+_LETTERS = {int: 'N', float: 'F', str: 'NAME'}
 # Named among the arguments, not among the recipe's keys.
 _ELSEWHERE = ('model', 'data')
 
@@ -35,7 +38,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     )
     names = ', '.join(packaged_names('recipes'))
     parser.add_argument('recipe', metavar='RECIPE', help=f'YAML file, or one of {names}')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the run')
+    add_run_dir(parser, help='folder of the run; one that was killed goes on in it')
     parser.add_argument('--model', '-m', metavar='NAME', help="timm's name (default: the recipe's)")
     _add_data(parser.add_argument_group('data'))
     _add_running(parser.add_argument_group('running'))
@@ -59,18 +62,18 @@ def _add_data(group: Any) -> None:
     group.add_argument('--input-key', metavar='KEY', help='field of the images; of a folder, extensions: .webp;.bmp')
     group.add_argument('--target-key', metavar='KEY', help='field of the labels')
     group.add_argument('--input-img-mode', metavar='MODE', help="Pillow's mode that images are converted to")
-    group.add_argument('--dataset-download', action='store_true', help='let timm download the data set')
-    group.add_argument('--dataset-trust-remote-code', action='store_true', help='let a hub data set run its code')
+    add_setting(group, 'download', action='store_true', help='let timm download the data set')
+    add_setting(group, 'trust_remote_code', action='store_true', help='let a hub data set run its code')
     group.add_argument(
         '--skip-bad-images', action='store_true', help='count images that cannot be decoded; others take their places'
     )
 
 
 def _add_running(group: Any) -> None:
-    group.add_argument('-j', '--workers', metavar='N', type=int, help='processes that decode (default: by processors)')
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
+    add_workers(group)
+    add_setting(group, 'device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
     group.add_argument('--initial-checkpoint', metavar='FILE', type=Path, help='file of the first weights')
-    group.add_argument('-vb', '--validation-batch-size', metavar='N', type=int, help='images a step of the validation')
+    add_setting(group, 'validation_batch_size', '-vb', metavar='N', type=int, help='images a step of the validation')
     group.add_argument('--val-interval', metavar='N', type=int, default=1, help='epochs between validations')
     group.add_argument('--log-interval', metavar='N', type=int, default=50, help='steps between rows of the log')
     group.add_argument(
@@ -100,19 +103,23 @@ def _interval(text: str) -> tuple[float | None, int | None]:
 
 def _add_key(group: Any, name: str, about: Any) -> None:
     """A flag for a key of the recipe; what is not given stays as the recipe has it."""
-    flags = [*_SHORT.get(name, []), f'--{name.replace("_", "-")}']
     kind = _plain_type(typing.get_type_hints(Recipe)[name])
-    options: dict[str, Any] = {'default': argparse.SUPPRESS, 'dest': name, 'help': about['meaning']}
+    options: dict[str, Any] = {'default': argparse.SUPPRESS, 'help': about['meaning']}
+    if name in _METAVARS:
+        options['metavar'] = _METAVARS[name]
     if kind is bool:
-        group.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
+        options |= {'action': argparse.BooleanOptionalAction}
     elif typing.get_origin(kind) is tuple:
-        group.add_argument(*flags, nargs='*', type=typing.get_args(kind)[0], metavar='X', action=_Tuple, **options)
+        of = typing.get_args(kind)[0]
+        options = {'nargs': '*', 'type': of, 'metavar': _LETTERS[of], 'action': _Tuple} | options
     elif typing.get_origin(kind) is dict:
-        group.add_argument(*flags, nargs='*', metavar='KEY=VALUE', action=KeyValues, **options)
+        options |= {'nargs': '*', 'metavar': 'KEY=VALUE', 'action': KeyValues}
     else:
-        metavar = {int: 'N', float: 'F', str: 'NAME'}[kind]
-        choices = {'choices': about['choices']} if about['choices'] else {'metavar': metavar}
-        group.add_argument(*flags, type=kind, **choices, **options)
+        shown = {'choices': about['choices']} if about['choices'] else {'metavar': _LETTERS[kind]}
+        options = {'type': kind} | shown | options
+    if name == 'compile':
+        options |= {'nargs': '?', 'const': 'inductor'}
+    add_setting(group, name, *_SHORT.get(name, []), **options)
 
 
 def _plain_type(hint: Any) -> Any:
@@ -130,31 +137,34 @@ class _Tuple(argparse.Action):
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.api import train
+    from eca_zoo.errors import InputError
     from eca_zoo.harness.machine.devices import resolve_device
     from eca_zoo.harness.machine.memory import keep_freed_memory
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
+    if args.run_dir is None:
+        raise InputError('the run needs a folder; name one with --run-dir DIR')
     # What was imported stays: neither each validation nor the processes that decode images need to look at it again.
     gc.freeze()
     overrides = {name: getattr(args, name) for name in recipe_keys() if name not in _ELSEWHERE and hasattr(args, name)}
     seconds, steps = args.save_every
-    with stop_on_signals() as stop, process_group() as processes:
+    with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
         if args.owns_process and resolve_device(args.device).type == 'cpu':
             keep_freed_memory()
         if not processes.is_main:
             logging.getLogger('eca_zoo').setLevel(logging.ERROR)
         log = train(
-            args.recipe, args.model, args.data_dir, args.out, checkpoint_every=args.checkpoint_every,
+            args.recipe, args.model, args.data_dir, args.run_dir, checkpoint_every=args.checkpoint_every,
             restart=args.restart, allow_change=args.allow_change, progress=not args.quiet,
             command_line=sys.argv, stop=stop, dataset=args.dataset, train_split=args.train_split,
             val_split=args.val_split, class_map=args.class_map,
             class_level=args.class_level, input_key=args.input_key, target_key=args.target_key,
-            input_img_mode=args.input_img_mode, download=args.dataset_download,
-            trust_remote_code=args.dataset_trust_remote_code, skip_bad_images=args.skip_bad_images,
+            input_img_mode=args.input_img_mode, download=args.download,
+            trust_remote_code=args.trust_remote_code, skip_bad_images=args.skip_bad_images,
             workers=args.workers, device=args.device, initial_checkpoint=args.initial_checkpoint,
-            val_batch_size=args.validation_batch_size, val_interval=args.val_interval, log_interval=args.log_interval,
-            save_seconds=seconds, save_steps=steps, **overrides,
+            validation_batch_size=args.validation_batch_size, val_interval=args.val_interval,
+            log_interval=args.log_interval, save_seconds=seconds, save_steps=steps, **overrides,
         )  # fmt: skip
     if processes.is_main:
         _print(log)

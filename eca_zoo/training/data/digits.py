@@ -36,5 +36,5 @@ def write_digits(folder: Path) -> dict[str, int]:
             target.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(target / f'{index:04d}.png')
     except OSError as error:
-        raise storage_error(folder, error, '--out') from None
+        raise storage_error(folder, error, '--run-dir') from None
     return counts

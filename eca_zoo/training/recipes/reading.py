@@ -11,6 +11,7 @@ from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_names, packaged_path
 from eca_zoo.strict_yaml import RecordError, load_yaml, typed_record
 from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe, recipe_keys
+from eca_zoo.vocabulary import with_own_names
 
 VERSION = 1
 _POSITIVE = ('epochs', 'batch_size', 'grad_accum_steps', 'lr_base_size', 'recount', 'lr_cycle_limit')
@@ -44,9 +45,13 @@ def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         raise RecipeError(f'{path}: not a readable recipe: {error}') from None
     if not isinstance(raw, dict) or raw.pop('version', None) != VERSION:
         raise RecipeError(f'{path}: a recipe is a mapping with version: {VERSION} and keys such as epochs and lr')
+    try:
+        raw, overrides = with_own_names(raw), with_own_names(overrides or {})
+    except ValueError as error:
+        raise RecipeError(f'{path}: {error}') from None
     written = _typed(raw, str(path))
-    recipe = _typed({**raw, **(overrides or {})}, 'the recipe with what was overridden' if overrides else str(path))
-    changed = {key: getattr(recipe, key) for key in overrides or {} if getattr(recipe, key) != getattr(written, key)}
+    recipe = _typed({**raw, **overrides}, 'the recipe with what was overridden' if overrides else str(path))
+    changed = {key: getattr(recipe, key) for key in overrides if getattr(recipe, key) != getattr(written, key)}
     _check(recipe, str(path))
     return ChosenRecipe(path.stem, recipe, changed)
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eca_zoo.vocabulary import TIMM_NAMES
+
 Number = int | float
 OPTIMISATION, SCHEDULE, AUGMENTATION, LOSS, NETWORK, NUMERICS = (
     'optimisation', 'learning rate', 'augmentation', 'loss', 'network', 'numerics',
@@ -123,7 +125,7 @@ class Recipe:
     drop: float = _key(0.0, NETWORK, 'dropout before the classifier')
     drop_path: float | None = _key(None, NETWORK, 'stochastic depth')
     drop_block: float | None = _key(None, NETWORK, 'drop block')
-    gp: str | None = _key(None, NETWORK, "global pooling (default: the network's)")
+    global_pool: str | None = _key(None, NETWORK, "global pooling (default: the network's)")
     bn_momentum: float | None = _key(None, NETWORK, 'of batch norms')
     bn_eps: float | None = _key(None, NETWORK, 'of batch norms')
     head_init_scale: float | None = _key(None, NETWORK, "factor of the classifier's first weights")
@@ -139,7 +141,7 @@ class Recipe:
     amp: bool = _key(False, NUMERICS, 'autocast to amp_dtype')
     amp_dtype: str = _key('float16', NUMERICS, 'of autocast', AMP_DTYPES)
     channels_last: bool = _key(True, NUMERICS, 'memory format of weights and images')
-    torchcompile: str | None = _key(None, NUMERICS, 'backend of torch.compile')
+    compile: str | None = _key(None, NUMERICS, 'backend of torch.compile')
     deterministic: bool = _key(False, NUMERICS, "torch's deterministic algorithms, for equal bits on a GPU")
 
 
@@ -182,5 +184,6 @@ def recipe_as_markdown() -> str:
         default = '' if field.default is None or field.default == () else f'`{str(field.default).lower()}`'
         choices = field.metadata['choices']
         meaning = field.metadata['meaning'] + (f': {", ".join(choices)}' if choices else '')
-        lines.append(f'| `{name}` | {default} | {meaning} |')
+        others = ''.join(f', `{other}`' for other in TIMM_NAMES.get(name, ()))
+        lines.append(f'| `{name}`{others} | {default} | {meaning} |')
     return '\n'.join(lines)

@@ -66,7 +66,7 @@ def average_checkpoints(
         key: (tensor / len(files)).to(kinds[key]) if kinds[key].is_floating_point else tensor
         for key, tensor in total.items()
     }
-    sha256 = write_weights(out, mean)
+    sha256 = write_weights(out, mean, '--out')
     record = {'sha256': sha256, 'mean_of': [{'file': str(file), 'sha256': value} for file, value in inputs]}
     write_atomically(out.with_name(f'{out.name}.json'), json.dumps(record, indent=2).encode() + b'\n', '--out')
     return Average(out, sha256, tuple(inputs))

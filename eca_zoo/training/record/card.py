@@ -31,7 +31,7 @@ def training_card(run: Path, source_sha256: str | None) -> TrainingCard:
     try:
         record = json.loads(read_text(run / 'run.json'))
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(f'{run}: it holds no training run: {error}; name the --out of eca-zoo train') from None
+        raise InputError(f'{run}: it holds no training run: {error}; name the --run-dir of eca-zoo train') from None
     written = {path.name: text.partition(' ')[0] for path, text in _hashes(run)}
     name = next((name for name, sha256 in written.items() if sha256 == source_sha256), None)
     if source_sha256 is None or name is None:

@@ -26,7 +26,7 @@ def write_curves(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None
     Raises:
         StorageError: it cannot be written.
     """
-    write_atomically(path, draw_curves(rows, title).encode(), '--out')
+    write_atomically(path, draw_curves(rows, title).encode(), '--run-dir')
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], title: str) -> str:

@@ -66,7 +66,7 @@ class Log:
                 with self._path.open('a', encoding='utf-8', newline='') as file:
                     file.write(_lines([row], self._columns))
             except OSError as error:
-                raise storage_error(self._path, error, '--out') from None
+                raise storage_error(self._path, error, '--run-dir') from None
 
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of whole epochs."""
@@ -77,7 +77,7 @@ class Log:
             text = _lines([{column: column for column in self._columns}], self._columns) + _lines(
                 self.rows, self._columns
             )
-            write_atomically(self._path, text.encode(), '--out')
+            write_atomically(self._path, text.encode(), '--run-dir')
 
 
 def _lines(rows: list[dict[str, Any]], columns: list[str]) -> str:

@@ -19,17 +19,22 @@ _KEPT = 2
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def write_with_hash(path: Path, content: bytes | bytearray) -> str:
+def write_with_hash(path: Path, content: bytes | bytearray, setting: str = '--run-dir') -> str:
     """Write a file with ``NAME.sha256`` beside it, which ``sha256sum --check`` understands; returns the hash.
+
+    Args:
+        path: of the file.
+        content: its bytes.
+        setting: what moves it elsewhere, for messages.
 
     Raises:
         StorageError: it cannot be written; the file is as it was before.
     """
     sha256 = hashlib.sha256(content).hexdigest()
-    with replacing(path, '--out') as temporary:
+    with replacing(path, setting) as temporary:
         temporary.write_bytes(content)
         # The hash comes first: a state without one is none.
-        write_atomically(hash_path(path), f'{sha256}  {path.name}\n'.encode(), '--out')
+        write_atomically(hash_path(path), f'{sha256}  {path.name}\n'.encode(), setting)
     return sha256
 
 
@@ -38,9 +43,9 @@ def hash_path(path: Path) -> Path:
     return path.with_name(f'{path.name}.sha256')
 
 
-def write_weights(path: Path, state: Mapping[str, torch.Tensor]) -> str:
-    """Write the tensors of a network as safetensors; equal tensors give equal bytes. Returns their SHA-256."""
-    return write_with_hash(path, serialize(state))
+def write_weights(path: Path, state: Mapping[str, torch.Tensor], setting: str = '--run-dir') -> str:
+    """Write the tensors of a network as safetensors, see ``write_with_hash``; equal tensors give equal bytes."""
+    return write_with_hash(path, serialize(state), setting)
 
 
 class StateFolder:
