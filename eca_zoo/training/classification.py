@@ -14,6 +14,7 @@ from torch import nn
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.evaluation import evaluate
+from eca_zoo.harness.accuracy.run_log import said_by_the_caller
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.batches import Normalization, check_channels, fit_channels
 from eca_zoo.harness.data.data_spec import DataSpec
@@ -135,7 +136,8 @@ class Validation:
             RunError: the network cannot be evaluated.
             InterruptedRunError: ``stop`` was set.
         """
-        [result] = evaluate([ModelSpec(self._title, module=network)], self._data, self._settings, stop=stop)
+        with said_by_the_caller():
+            [result] = evaluate([ModelSpec(self._title, module=network)], self._data, self._settings, stop=stop)
         if result.error is not None:
             raise InputError(result.error)
         return {
