@@ -35,6 +35,7 @@ def train(
     checkpoint_every: int = 0,
     restart: bool = False,
     allow_change: bool = False,
+    tensorboard: bool = False,
     progress: bool = False,
     command_line: Sequence[str] = (),
     stop: StopRequest | None = None,
@@ -50,7 +51,8 @@ def train(
         checkpoint_every: epochs between two checkpoints that stay; 0 for none.
         restart: forget what ``run_dir`` holds.
         allow_change: go on although something differs that changes bits, and record it.
-        progress: show a progress bar on a terminal.
+        tensorboard: write the rows of the log for TensorBoard too, which is to be installed.
+        progress: show a progress bar on a terminal; elsewhere log a line a minute.
         command_line: for the record.
         stop: when it is set, the state is saved and the run ends.
         **options: keys of the recipe in the place of its own (``lr``, ``batch_size``, ``epochs``, ...), fields of
@@ -68,7 +70,7 @@ def train(
     overrides = {key: options[key] for key in options if key in _RECIPE_KEYS}
     chosen = agreed(lambda: read_recipe(recipe, overrides))
     settings = RunSettings(
-        Path(run_dir), record(LoopSettings, options), checkpoint_every, restart, allow_change, command_line
+        Path(run_dir), record(LoopSettings, options), checkpoint_every, restart, allow_change, command_line, tensorboard
     )
     with ProgressBars(progress and processes.is_main) as bars:
 

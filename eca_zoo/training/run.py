@@ -23,6 +23,7 @@ from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.training.data.order import random_state_kept
 from eca_zoo.training.loop import Keeper, Loop, LoopSettings, Progress
 from eca_zoo.training.recipes.recipe import ChosenRecipe
+from eca_zoo.training.record.board import Board
 from eca_zoo.training.record.curves import write_curves
 from eca_zoo.training.record.log import Log
 from eca_zoo.training.record.state import StateFolder, write_weights
@@ -45,6 +46,7 @@ class RunSettings:
         restart: forget what the folder holds.
         allow_change: go on although something differs that changes bits, and record it.
         command_line: for the record.
+        tensorboard: write the rows of the log for TensorBoard too.
     """
 
     run_dir: Path
@@ -53,6 +55,7 @@ class RunSettings:
     restart: bool = False
     allow_change: bool = False
     command_line: Sequence[str] = ()
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,8 @@ def run_training(
         if state is not None:
             loop.restore(state['loop'])
             _logger.info('%s: goes on after step %d', settings.run_dir, loop.step)
+        if settings.tensorboard:
+            agreed(lambda: during.enter_context(_board(settings.run_dir / 'tensorboard', log)) if is_main else None)
         write_record = lambda: folder.write_record(chosen, task, loop) if is_main else None  # noqa: E731
         agreed(write_record)
         loop.train()
@@ -244,6 +249,16 @@ def run_identity(task: Task, chosen: ChosenRecipe, device: torch.device, process
         'cpu_capability': torch.backends.cpu.get_cpu_capability(),
         'versions': {name: environment['versions'].get(name) for name in _VERSIONS},
     }
+
+
+@contextlib.contextmanager
+def _board(folder: Path, log: Log) -> Iterator[None]:
+    board = Board(folder, log.rows)
+    log.listener = board.add
+    try:
+        yield
+    finally:
+        board.close()
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ from pathlib import Path
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
-from eca_zoo.harness.machine.processes import Processes, agreed, from_main
+from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, from_main
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.training.loop import Progress
 from eca_zoo.training.recipes.recipe import ChosenRecipe
+from eca_zoo.training.record.board import check_installed
 from eca_zoo.training.run import RunSettings, TrainingResult, run_training
 from eca_zoo.training.setup import classification_task, made_data, training_device
 
@@ -50,12 +51,15 @@ def start_training(
     Raises:
         InputError: no model or data is named, or they do not fit.
     """
+    if run.tensorboard:
+        agreed(check_installed)
     recipe = chosen.recipe
     model = settings.model or recipe.model
     if model is None:
         raise InputError(f'the recipe {chosen.name} names no network; name one with --model')
     data = from_main(agreed(lambda: made_data(recipe, data, run.run_dir) if processes.is_main else data))
     device = agreed(lambda: training_device(settings.device, processes))
+    check_own_devices(device)
     validation = EvalSettings(
         batch_size=settings.validation_batch_size, workers=run.loop.workers, device=settings.device,
     )  # fmt: skip

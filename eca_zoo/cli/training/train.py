@@ -83,6 +83,7 @@ def _add_running(group: Any) -> None:
     group.add_argument(
         '--checkpoint-every', metavar='N', type=int, default=0, help='keep the weights of every Nth epoch'
     )
+    group.add_argument('--tensorboard', action='store_true', help='the log for TensorBoard too, in RUN_DIR/tensorboard')
     group.add_argument('--restart', action='store_true', help='forget what the folder of the run holds')
     group.add_argument(
         '--allow-change', action='store_true', help='go on although something differs that changes bits, and record it'
@@ -157,6 +158,7 @@ def _run(args: argparse.Namespace) -> int:
         log = train(
             args.recipe, args.model, args.data_dir, args.run_dir, checkpoint_every=args.checkpoint_every,
             restart=args.restart, allow_change=args.allow_change, progress=not args.quiet,
+            tensorboard=args.tensorboard,
             command_line=sys.argv, stop=stop, dataset=args.dataset, train_split=args.train_split,
             val_split=args.val_split, class_map=args.class_map,
             class_level=args.class_level, input_key=args.input_key, target_key=args.target_key,

@@ -22,7 +22,7 @@ def write_digits(folder: Path) -> dict[str, int]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise InputError("the digits come with scikit-learn; install it: pip install scikit-learn") from None
+        raise InputError('the digits come with scikit-learn; install it: pip install scikit-learn') from None
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     seen = dict.fromkeys(range(10), 0)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ COLUMNS = {
 
 
 class Log:
-    """The rows of a run, in memory and in a file that follows."""
+    """The rows of a run, in memory and in a file that follows.
+
+    Attributes:
+        rows: by column.
+        listener: called with each row that is added.
+    """
 
     def __init__(self, path: Path | None, columns: tuple[str, ...] = tuple(COLUMNS)) -> None:
         """Begin without rows.
@@ -43,6 +49,7 @@ class Log:
             columns: of the file; others of a row come after them.
         """
         self.rows: list[dict[str, Any]] = []
+        self.listener: Callable[[dict[str, Any]], None] | None = None
         self._path, self._columns = path, list(columns)
 
     def restore(self, rows: list[dict[str, Any]]) -> None:
@@ -67,6 +74,8 @@ class Log:
                     file.write(_lines([row], self._columns))
             except OSError as error:
                 raise storage_error(self._path, error, '--run-dir') from None
+        if self.listener is not None:
+            self.listener(row)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of whole epochs."""
