@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 MODEL = 'test_eca_resnet.digits'
+_EPOCHS = 30
 _END_AT = Path(__file__).with_name('end_at.py')
-# Within a step of the middle of the training: each step of an epoch counts twice, and so does all that is saved.
-_KILLED_AT, _POINT = 1000, 'torch.autograd:backward'
+# Points of an epoch, half of them: each step counts twice, and so does all that is saved.
+_HALF_AN_EPOCH, _POINT = 33, 'torch.autograd:backward'
 
 
 def run(*arguments: str) -> None:
@@ -27,13 +28,16 @@ def run(*arguments: str) -> None:
         sys.exit(code)
 
 
-def train(out: Path) -> None:
+def train(out: Path, epochs: int | None) -> None:
     """Train on the digits, killed in the middle and continued, beside a run that nobody disturbs; compare the bits."""
     print('\nA training that is killed in the middle of a step, and the same one undisturbed, at the same time:')
     folders = {name: out / name for name in ('training', 'undisturbed')}
     commands = {
         name: ['train', 'digits', '--run-dir', str(folder), '--workers', '0'] for name, folder in folders.items()
     }
+    if epochs is not None:
+        for command in commands.values():
+            command += ['--epochs', str(epochs)]
     for folder in folders.values():
         shutil.rmtree(folder, ignore_errors=True)
     # The number of threads is a part of a run's identity; with one, both have a core of their own.
@@ -42,7 +46,8 @@ def train(out: Path) -> None:
     quiet: dict[str, Any] = {'env': environment, 'stderr': subprocess.DEVNULL}
     undisturbed = subprocess.Popen([*program, *commands['undisturbed']], stdout=subprocess.PIPE, text=True, **quiet)
     print(f'\n$ eca-zoo {shlex.join(commands["training"])}', flush=True)
-    where = ['--step', str(_KILLED_AT), '--point', _POINT, '--report', str(out / 'killed.txt')]
+    step = _HALF_AN_EPOCH * (epochs or _EPOCHS)
+    where = ['--step', str(step), '--point', _POINT, '--report', str(out / 'killed.txt')]
     killed = subprocess.run([sys.executable, str(_END_AT), *where, '--', *commands['training']], **quiet)
     states = sorted(folders['training'].glob('state-*.safetensors'))
     print(f'killed by signal {-killed.returncode}; the last state is {states[-1].name}; the same command goes on:')
@@ -66,7 +71,9 @@ def _sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('demo_output'), help='folder for the digits and the table')
-    out = parser.parse_args().out
+    parser.add_argument('--epochs', type=int, help=f'of the training (default: {_EPOCHS}, its recipe)')
+    args = parser.parse_args()
+    out = args.out
     start = time.perf_counter()  # before torch and scikit-learn are imported, which is most of it
     from digits import write_digits
 
@@ -77,7 +84,7 @@ def main() -> None:
     run('verify', MODEL)
     run('validate', '--model', MODEL, '--data-dir', str(digits), '--results-file', str(out / 'validate.csv'))
     run('leaderboard', 'digits', '--data-dir', str(digits), '--run-dir', str(table), '--restart')
-    train(out)
+    train(out, args.epochs)
     print(f'\nThe demo took {time.perf_counter() - start:.0f} s. The table is in {table / "leaderboard.csv"}')
 
 
