@@ -21,9 +21,9 @@ def data(tmp_path):
     return write_splits(tmp_path / 'digits', 30)
 
 
-def fails(capsys, *arguments) -> tuple[int, str]:
+def fails(capsys, *arguments, workers: str = '0') -> tuple[int, str]:
     """Exit code and the one line of a command that fails."""
-    code = main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0'])
+    code = main(['train', *map(str, arguments), '--device', 'cpu', '-j', workers])
     [line] = [line for line in capsys.readouterr().err.splitlines() if ': error: ' in line or ': failed: ' in line]
     return code, line.removeprefix('eca-zoo train: error: ')
 
@@ -126,6 +126,16 @@ def test_an_image_that_cannot_be_read_may_be_skipped_and_is_counted(tmp_path, da
     assert main(['train', *map(str, [write_recipe(tmp_path, SMALL), *arguments])]) == 0
     assert 'another image takes its place' in caplog.text
     assert (tmp_path / 'out' / 'log.csv').read_text().splitlines()[-1].endswith(',1')
+
+
+@pytest.mark.parametrize('workers', ['0', '1'])
+def test_a_step_without_an_image_that_can_be_read_is_said_whoever_decodes(tmp_path, data, capsys, workers):
+    for path in (data / 'train').rglob('*.png'):
+        path.write_bytes(b'no image')
+    arguments = ['--data-dir', data, '--run-dir', tmp_path / 'out', '--skip-bad-images']
+    code, line = fails(capsys, write_recipe(tmp_path, SMALL), *arguments, workers=workers)
+    assert code == 1
+    assert line.endswith('is no image that Pillow knows), nor any other image of its step; repair them')
 
 
 def test_classes_that_the_network_has_not_are_refused(tmp_path, data, capsys):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from eca_zoo.errors import RunError, one_line
+from eca_zoo.errors import EcaZooError, RunError, one_line
 from eca_zoo.harness.data.batches import prepare_worker, start_method
 from eca_zoo.training.data.order import Schedule, epoch_order
 from eca_zoo.training.task import Reader
@@ -26,7 +26,14 @@ class _Steps(Dataset):
         self._reader, self._schedule, self._process = reader, schedule, process
         self._epoch, self._order = -1, torch.empty(0)
 
-    def __getitem__(self, step: int) -> StepData:
+    def __getitem__(self, step: int) -> StepData | EcaZooError:
+        """The data, or why there are none: the loader would make another text of an error that is raised."""
+        try:
+            return self._data(step)
+        except EcaZooError as error:
+            return error
+
+    def _data(self, step: int) -> StepData:
         schedule = self._schedule
         epoch = step // schedule.steps_per_epoch
         if epoch != self._epoch:
@@ -49,6 +56,7 @@ def step_data(
         pin_memory: page-locked tensors.
 
     Raises:
+        EcaZooError: what the reader raised.
         RunError: a process that decodes died.
     """
     loader = DataLoader(
@@ -65,7 +73,12 @@ def step_data(
         generator=torch.Generator(),
     )
     try:
-        yield from loader
+        for found in loader:
+            if isinstance(found, EcaZooError):
+                raise found
+            yield found
+    except EcaZooError:
+        raise
     except RuntimeError as error:
         if 'DataLoader worker' in str(error):
             raise RunError(

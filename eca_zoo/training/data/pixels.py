@@ -2,14 +2,14 @@
 
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from timm.data import create_transform
+from timm.data import auto_augment, create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
 from torchvision.transforms import InterpolationMode
 
@@ -65,6 +65,9 @@ class TrainingTransform:
         steps = list(composed.transforms[:-1])
         if recipe.preprocess == 'fast' and isinstance(steps[0], RandomResizedCropAndInterpolation):
             steps[0] = CropWithinResize(steps[0])
+        for operation in _operations(steps):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = posterize
         return _Steps(steps)
 
 
@@ -77,6 +80,21 @@ class _Steps:
             image = step(image)
         pixels = np.asarray(image)
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _operations(steps: list[Callable[[Any], Any]]) -> Iterator[auto_augment.AugmentOp]:
+    for step in steps:
+        if isinstance(step, auto_augment.AutoAugment):
+            yield from (operation for operations in step.policy for operation in operations)
+        elif isinstance(step, auto_augment.RandAugment | auto_augment.AugMixAugment):
+            yield from step.ops
+
+
+def posterize(image: Image.Image, bits_to_keep: int, **options: Any) -> Image.Image:
+    """timm's, which keeps no bit at the end of the scale: the image is black, where Pillow from 13 on refuses."""
+    if bits_to_keep < 1:
+        return image.point(lambda _: 0)
+    return auto_augment.posterize(image, bits_to_keep, **options)
 
 
 class CropWithinResize:
@@ -109,7 +127,7 @@ class ImageReader:
         """The images at ``positions`` as they are in ``epoch``.
 
         Raises:
-            RunError: none of them can be decoded.
+            RunError: none of them can be decoded, or the augmentation fails.
         """
         if self._augment is None:
             self._augment = self._transform.build()
@@ -120,14 +138,20 @@ class ImageReader:
             seed_sample(self._seed, epoch, position)
             try:
                 source, label = self._images.open(position)
-                pixels.append(self._augment(self._decoded(source)))
+                image = self._decoded(source)
             except Exception as error:  # a decoder meets whatever bytes there are, and raises what it likes
                 unknown = isinstance(error, UnidentifiedImageError)
                 reason = 'its content is no image that Pillow knows' if unknown else one_line(error)
                 bad.append(BadImage(self._images.name(position), reason))
                 pixels.append(None)
-                label = 0
+                labels.append(0)
+                continue
             labels.append(self._class_indices[label])
+            try:
+                pixels.append(self._augment(image))
+            except Exception as error:
+                name = self._images.name(position)
+                raise RunError(f'{name}: the augmentation of the recipe fails on it: {one_line(error)}') from error
         if bad:
             pixels, labels = _with_substitutes(pixels, labels, bad)
         return ImageBatch(stack_channels_last(pixels), torch.tensor(labels), bad)  # type: ignore[arg-type]
