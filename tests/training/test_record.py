@@ -8,28 +8,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eca_zoo.arguments import with_checkpoints
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.suites import read_suite
 from eca_zoo.training.record.average import average_checkpoints
 from eca_zoo.training.record.curves import draw_curves
 from eca_zoo.training.record.state import StateFolder, write_weights
 from tests.training.helpers import assert_same, write_recipe, write_splits
 
-SMALL = 'version: 1\nmodel: test_eca_resnet\nepochs: 2\nbatch_size: 16\nimg_size: 32\nlr: 0.05\nsched: constant\n'
+SMALL = 'version: 1\nmodel: test_eca_resnet\nepochs: 2\nbatch_size: 16\nimg_size: 32\nlr: 0.05\n'
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """The folder of a finished run that kept the weights of both epochs."""
     folder = tmp_path_factory.mktemp('run')
-    arguments = [
-        write_recipe(folder, SMALL),
-        '--data-dir',
-        write_splits(folder / 'digits'),
-        '--run-dir',
-        folder / 'out',
-    ]
-    assert main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0', '--checkpoint-every', '1']) == 0
+    data, recipe = write_splits(folder / 'digits'), write_recipe(folder, SMALL)
+    arguments = [recipe, '--data-dir', data, '--run-dir', folder / 'out', '--sched', 'constant', '--device', 'cpu']
+    assert main(['train', *map(str, arguments), '-j', '0', '--checkpoint-every', '1']) == 0
     return folder / 'out'
 
 
@@ -50,6 +48,16 @@ def test_validate_takes_the_best_weights_and_counts_what_the_log_has(run, capsys
     found = json.loads(results.read_text())
     row = found[0] if isinstance(found, list) else found
     assert row['top1'] == best['top1']
+
+
+def test_tables_call_a_checkpoint_as_its_training(run, tmp_path):
+    suite = tmp_path / 'mine.yaml'
+    checkpoint = run / 'best.safetensors'
+    suite.write_text(f'version: 1\nmodels:\n- {{name: test_eca_resnet, num_classes: 10, checkpoint: {checkpoint}}}\n')
+    [spec] = read_suite(str(suite)).models
+    assert spec.title == 'test_eca_resnet small sched=constant@best.safetensors'
+    [spec] = with_checkpoints([ModelSpec('test_eca_resnet')], [checkpoint])
+    assert spec.title == 'test_eca_resnet small sched=constant'
 
 
 def test_an_average_is_the_mean_and_names_what_it_read(run, tmp_path, capsys):
@@ -85,7 +93,9 @@ def test_the_model_card_names_recipe_data_figures_and_curves(run, tmp_path, monk
     assert main(['publish', 'test_eca_resnet.mine', '--run-dir', str(run), '--folder', str(folder)]) == 0
     card = (folder / 'README.md').read_text()
     record = json.loads((run / 'run.json').read_text())
-    assert '`best.safetensors` of the recipe `small` of eca-zoo, 2 epochs, 6 steps; overridden: nothing.' in card
+    assert (
+        '`best.safetensors` of the recipe `small` of eca-zoo, 2 epochs, 6 steps; overridden: `sched: constant`.' in card
+    )
     assert f'fingerprint `{record["identity"]["data"]["train"]["fingerprint"]}`' in card
     assert f'| Top-1 |  | {record["best"]["top1"]:.2f} % |' in card
     assert '![loss, top-1 and learning rate](curves.svg)' in card
