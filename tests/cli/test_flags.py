@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from typing import get_type_hints
 
 import pytest
 
@@ -74,6 +75,14 @@ def test_timms_names_and_earlier_ones_are_the_same_flag(name, other):
         if flag in action.option_strings and action.dest == name
     ]
     assert found or (name, other) == ('data_dir', 'root')
+
+
+def test_a_flag_of_a_recipe_says_what_its_name_says():
+    for key, kind in get_type_hints(Recipe).items():
+        if kind is bool:
+            flag = f'--{key.replace("_", "-")}'
+            assert getattr(build_parser().parse_args(['train', 'digits', flag]), key) is True
+    assert build_parser().parse_args(['train', 'digits', '--no-model-ema']).model_ema is False
 
 
 @pytest.mark.parametrize('command', [['validate', '--model'], ['benchmark', '--model'], ['export']])

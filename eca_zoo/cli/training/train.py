@@ -109,7 +109,9 @@ def _add_key(group: Any, name: str, about: Any) -> None:
     if name in _METAVARS:
         options['metavar'] = _METAVARS[name]
     if kind is bool:
-        options |= {'action': argparse.BooleanOptionalAction}
+        # argparse takes every flag that begins with --no- for a negation.
+        negated = name.startswith('no_')
+        options |= {'action': 'store_true' if negated else argparse.BooleanOptionalAction}
     elif typing.get_origin(kind) is tuple:
         of = typing.get_args(kind)[0]
         options = {'nargs': '*', 'type': of, 'metavar': _LETTERS[of], 'action': _Tuple} | options
