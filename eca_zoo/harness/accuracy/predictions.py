@@ -1,7 +1,7 @@
 """The best guesses for each image, kept while models run and written as a Parquet file."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.machine.processes import current, gather
 from eca_zoo.harness.resume.journal import RunDirectory
 
-Part = dict[str, torch.Tensor]
+Part = dict[str, Any]
 
 
 class PredictionStore:
@@ -33,7 +33,7 @@ class PredictionStore:
         self._complete: dict[str, list[Part]] = {}
         self._lost: list[str] = []
 
-    def add(self, title: str, predictions: list[Part]) -> str | None:
+    def add(self, title: str, predictions: Sequence[Mapping[str, Any]]) -> str | None:
         """Keep guesses of a model; returns the file name of the part if one was written to the run directory."""
         if not predictions:
             return None
@@ -110,9 +110,15 @@ class PredictionStore:
             parquet.write_table(table, temporary)
 
 
-def _joined(parts: Sequence[Part]) -> Part:
-    """Parts as one, on the CPU."""
-    return {key: torch.cat([part[key].cpu() for part in parts]) for key in parts[0]} if parts else {}
+def _joined(parts: Sequence[Mapping[str, Any]]) -> Part:
+    """Parts as one, on the CPU; of a part that says which of its images were ``counted``, these alone."""
+    kept = [_counted({key: tensor.cpu() for key, tensor in part.items() if tensor is not None}) for part in parts]
+    return {key: torch.cat([part[key] for part in kept]) for key in kept[0]} if kept else {}
+
+
+def _counted(part: Part) -> Part:
+    counted = part.pop('counted', None)
+    return part if counted is None else {key: tensor[counted] for key, tensor in part.items()}
 
 
 def _parquet() -> tuple[Any, Any]:

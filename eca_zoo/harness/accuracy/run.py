@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 
-from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line, with_names
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
-from eca_zoo.harness.accuracy.loading import load_network
+from eca_zoo.harness.accuracy.loaded_network import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
 from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
-from eca_zoo.harness.data.batches import PixelTransform
+from eca_zoo.harness.data.batches import Loader, PixelTransform
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.data.images import BadImage
-from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory, room_for_weights, weight_bytes
+from eca_zoo.harness.machine.device_errors import is_out_of_memory, without_frames
+from eca_zoo.harness.machine.memory import release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import label_names, weights_identity
@@ -30,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 _TABLE = 'accuracy'
 # They move work about and no digit.
-_FREE_SETTINGS = ('workers', 'pin_memory')
+_FREE_SETTINGS = ('workers', 'pin_memory', 'prefetch')
 
 
 @dataclass
@@ -48,6 +49,14 @@ class AccuracyRun:
     store: PredictionStore | None = None
     results: dict[str, AccuracyResult] = field(default_factory=dict)
     class_indices: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    loader: Loader = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        assert settings.batch_size is not None
+        self.loader = Loader(
+            self.data.images, settings.batch_size, settings.workers or 0, bool(settings.pin_memory), settings.prefetch
+        )
 
     def evaluate(self, models: Sequence[ModelSpec]) -> dict[str, AccuracyResult]:
         self._continue_from_journal(models)
@@ -64,18 +73,29 @@ class AccuracyRun:
                 self._fail(spec, None, error)
             else:
                 groups.setdefault(plan.pixels, []).append((spec, plan))
-        for group in groups.values():
-            passes = 0
-            waiting = list(group)
-            while waiting:
-                waiting = self._run_pass(waiting)
-                passes += 1
-                if waiting:
-                    _logger.warning(
-                        '%d more models of this transform do not fit into memory beside the others; the images are '
-                        'read again for them (pass %d)', len(waiting), passes + 1,
-                    )  # fmt: skip
+        try:
+            for group in groups.values():
+                self._run_passes(list(group))
+        finally:
+            self.loader.close()
         return self.results
+
+    def _run_passes(self, group: list[tuple[ModelSpec, InputPlan]]) -> None:
+        """Evaluate models of one transform: together as far as they fit, each alone if none does beside the others."""
+        queue, passes = [group], 0
+        while queue:
+            put_back, others, has_finished = self._run_pass(queue.pop(0))
+            passes += 1
+            if put_back and not has_finished:
+                # The same models together would only fail again.
+                queue = [[one] for one in put_back] + ([others] if others else []) + queue
+            elif put_back or others:
+                queue.insert(0, put_back + others)
+            if queue:
+                _logger.warning(
+                    '%d more models of this transform do not fit into memory beside the others; the images are '
+                    'read again for them (pass %d)', sum(map(len, queue)), passes + 1,
+                )  # fmt: skip
 
     def say(self, remarks: Sequence[str]) -> None:
         """Log what a user has to know, once for all processes."""
@@ -142,11 +162,17 @@ class AccuracyRun:
             **_transform_columns(plan),
         )
 
-    def _run_pass(self, waiting: list[tuple[ModelSpec, InputPlan]]) -> list[tuple[ModelSpec, InputPlan]]:
-        """Evaluate as many of the models as fit into memory; returns those that are left for another pass."""
-        members, left = self._load(waiting)
+    def _run_pass(
+        self, waiting: list[tuple[ModelSpec, InputPlan]]
+    ) -> tuple[list[tuple[ModelSpec, InputPlan]], list[tuple[ModelSpec, InputPlan]], bool]:
+        """Evaluate as many of the models as fit into memory.
+
+        Returns:
+            Those that ran out of memory beside the others, those that were not loaded, and whether any has an outcome.
+        """
+        members, others = self._load(waiting)
         if not members:
-            return left
+            return [], others, True
         before = self._counted_before([spec.title for spec, _ in members])
         for spec, member in members:
             member.done = frozenset(before[spec.title][0])
@@ -160,15 +186,19 @@ class AccuracyRun:
             self.record_every, self.store is not None,
         )  # fmt: skip
         try:
-            Pass(self.data, [member for _, member in members], options).run(shard(todo, self.processes))
+            one = Pass(self.data, [member for _, member in members], options)
+            one.run(shard(todo, self.processes), self.loader)
         except StoppedError:
             raise self._interrupted() from None
-        for spec, member in members:
-            if self._finish(spec, member, before[spec.title], alone=len(members) == 1):
-                left.append((spec, member.plan))
-        del members
+        put_back = [
+            (spec, member.plan)
+            for spec, member in members
+            if self._finish(spec, member, before[spec.title], alone=len(members) == 1)
+        ]
+        has_finished = len(put_back) < len(members)
+        del members, member, one
         release_memory()
-        return left
+        return put_back, others, has_finished
 
     def _load(
         self, waiting: list[tuple[ModelSpec, InputPlan]]
@@ -183,7 +213,8 @@ class AccuracyRun:
                 member = self._member(spec, plan)
                 used += weight_bytes(member.network.module)
             except Exception as own:
-                error = own
+                # Its frames hold the network.
+                error = without_frames(own)
             full = error is not None and is_out_of_memory(error) and bool(members)
             outcomes = gather((_described(error), full, room is not None and used >= room))
             if any(is_full for _, is_full, _ in outcomes):
@@ -205,7 +236,7 @@ class AccuracyRun:
             raise InputError(f'valid label {max(valid)} is none of the {network.num_classes} classes of {spec.title}')
         assert self.settings.batch_size is not None
         return NetworkInPass(
-            spec.title, network, plan, torch.tensor(indices), self.settings.batch_size, frozenset(), valid,
+            spec.title, network, plan, self.settings.batch_size, torch.tensor(indices), frozenset(), valid,
             DeviceTally(network.num_classes, torch.device(self.settings.device)),
         )  # fmt: skip
 
@@ -348,4 +379,4 @@ def _described(error: Exception | None) -> tuple[type, str] | None:
 def _raised(described: tuple[type, str], title: str | None = None) -> EcaZooError | RuntimeError:
     kind, text = described
     text = f'{title}: {text}' if title is not None and not text.startswith(title) else text
-    return kind(text) if issubclass(kind, EcaZooError) else RuntimeError(text)
+    return kind(text) if issubclass(kind, EcaZooError) else RunError(text) if title is not None else RuntimeError(text)

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.harness.machine.device_errors import is_out_of_memory
 from eca_zoo.harness.machine.devices import resolve_device, visible_devices
 from eca_zoo.harness.machine.flags import numeric_flags
-from eca_zoo.harness.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
+from eca_zoo.harness.machine.memory import keep_freed_memory, release_memory
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.results import ThroughputResult
