@@ -149,6 +149,7 @@ def _add_input(group: Any) -> None:
 def _add_running(group: Any) -> None:
     group.add_argument('-b', '--batch-size', metavar='N', type=int, help='images a step (default: 256; 16 on the CPU)')
     group.add_argument('-j', '--workers', metavar='N', type=int, help='processes that decode (default: by processors)')
+    group.add_argument('--prefetch-factor', metavar='N', type=int, help='batches that each makes ahead (default: 2)')
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
     group.add_argument('--precision', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
     group.add_argument('--amp', action='store_true', help='autocast, to the --amp-dtype')
@@ -166,6 +167,9 @@ def _add_running(group: Any) -> None:
         '--torchcompile', metavar='BACKEND', nargs='?', const='inductor', default='', help='torch.compile'
     )
     group.add_argument('--torchcompile-mode', metavar='MODE', default='', help='of torch.compile')
+    group.add_argument(
+        '--cudnn-benchmark', action='store_true', help='let cuDNN race for its algorithms: faster, digits may move'
+    )
     group.add_argument('--no-prefetcher', action='store_true', help='normalise images one by one, in the workers')
     group.add_argument('--pin-mem', action='store_true', default=None, help='page-locked batches (default: on CUDA)')
 
@@ -290,6 +294,8 @@ def _settings(args: argparse.Namespace) -> 'EvalSettings':
         use_ema=args.use_ema,
         normalize_in_workers=args.no_prefetcher,
         pin_memory=args.pin_mem,
+        prefetch=args.prefetch_factor,
+        cudnn_benchmark=args.cudnn_benchmark,
         seed=args.seed,
         preprocess=args.preprocess,
     )

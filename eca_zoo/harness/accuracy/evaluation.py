@@ -87,8 +87,8 @@ def _evaluate(
     measured = measured or (lambda _: None)
     titles = [spec.title for spec in models]
     try:
-        # cuDNN chooses algorithms by rules, so that a run that is continued gives the same digits.
-        flags = numeric_flags(run.settings.precision, search=False, deterministic=True)
+        search = run.settings.cudnn_benchmark
+        flags = numeric_flags(run.settings.precision, search=search, deterministic=not search)
         with flags, _room_to_compile(run.settings):
             run.evaluate(models)
     except Exception:

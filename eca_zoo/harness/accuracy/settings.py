@@ -48,6 +48,8 @@ class EvalSettings:
         normalize_in_workers: normalise images one by one, as timm does without its prefetcher.
         pin_memory: page-locked batches, on CUDA; by default there.
         prefetch: batches that each process that decodes makes ahead; by default two.
+        cudnn_benchmark: let cuDNN choose its algorithms by a race, on CUDA: faster, but digits may differ between runs;
+            by default by rules, so that a run that is continued gives the same digits.
         seed: of random weights, where a model has some.
         preprocess: ``exact`` gives timm's pixels, ``fast`` nearly the same ones in less time.
     """
@@ -77,6 +79,7 @@ class EvalSettings:
     normalize_in_workers: bool = False
     pin_memory: bool | None = None
     prefetch: int | None = None
+    cudnn_benchmark: bool = False
     seed: int = 42
     preprocess: PreprocessMode = 'exact'
 

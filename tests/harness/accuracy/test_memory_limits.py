@@ -2,6 +2,7 @@
 
 import dataclasses
 import weakref
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def folder(tmp_path_factory):
 class _Limited(torch.nn.Module):
     """Fails with more than ``limit`` images, or with ``beside`` other networks of its class in memory."""
 
-    alive: weakref.WeakSet = weakref.WeakSet()
+    alive: ClassVar[weakref.WeakSet] = weakref.WeakSet()
 
     def __init__(self, limit: int, beside: int | None, text: str) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
 """Batches: timm's pixels from whatever files there are, the same blocks whoever makes them, and bad images named."""
 
+import dataclasses
 import io
+import os
 import struct
 import zlib
 
@@ -191,6 +193,31 @@ def test_any_blocks_can_be_asked_for(tmp_path):
     assert torch.equal(third.pixels, whole[3].pixels)
     assert torch.equal(first.pixels, whole[1].pixels)
     assert third.positions.tolist() == list(range(48, 60))
+
+
+class _LabelledByProcess:
+    """Images whose label is the process that read them."""
+
+    is_stream = False
+
+    def __len__(self) -> int:
+        return 8
+
+    def open(self, position: int):
+        return io.BytesIO(encoded(digits()[position][0])), os.getpid()
+
+
+def test_processes_that_decode_stay_for_passes_of_other_transforms_and_after_one_that_was_left_early():
+    loader = Loader(_LabelledByProcess(), 2, 2, prefetch=1)
+    larger = dataclasses.replace(TRANSFORM, input_size=(3, 48, 48))
+    first = list(loader.batches(TRANSFORM, [0, 1, 2, 3]))
+    next(iter(loader.batches(TRANSFORM, [3, 2, 1, 0])))
+    last = list(loader.batches(larger, [3, 1]))
+    processes = {int(label) for batch in first for label in batch.labels}
+    assert len(processes) == 2
+    assert {int(label) for batch in last for label in batch.labels} <= processes
+    assert [(batch.block, tuple(batch.pixels.shape)) for batch in last] == [(3, (2, 3, 48, 48)), (1, (2, 3, 48, 48))]
+    assert [batch.block for batch in first] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize('channels_last', [True, False])
