@@ -40,13 +40,14 @@ class ProgressBars:
             text: what is done now.
             unit: of the two numbers.
         """
+        if not self._enabled:
+            return
         from tqdm import tqdm
 
         if self._bar is None or part != self._part:
             self.close()
             # disable=None: no bar where stderr is no terminal.
-            disable = None if self._enabled else True
-            self._bar = tqdm(desc=part, total=total or None, initial=done, unit=unit, disable=disable, leave=False)
+            self._bar = tqdm(desc=part, total=total or None, initial=done, unit=unit, disable=None, leave=False)
             self._part = part
         self._bar.total = total or None
         if text:

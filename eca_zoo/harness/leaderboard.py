@@ -232,7 +232,8 @@ class _Run:
     def _end_if(self, stop: StopRequest) -> None:
         if stop.signal_name is not None:
             raise InterruptedRunError(
-                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues'
+                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues',
+                signal_name=stop.signal_name,
             )
 
     def _shared_cells(self) -> dict[str, dict[str, Any]]:

@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch.utils.data._utils import signal_handling
 
 from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
@@ -89,7 +92,7 @@ def _evaluate(
     try:
         search = run.settings.cudnn_benchmark
         flags = numeric_flags(run.settings.precision, search=search, deterministic=not search)
-        with flags, _room_to_compile(run.settings):
+        with flags, _room_to_compile(run.settings), _handler_of_children_kept():
             run.evaluate(models)
     except Exception:
         if run.results:
@@ -122,6 +125,22 @@ def _room_to_compile(settings: EvalSettings) -> contextlib.AbstractContextManage
     import torch._dynamo
 
     return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
+
+
+@contextlib.contextmanager
+def _handler_of_children_kept() -> Iterator[None]:
+    """Give SIGCHLD its handler back: torch's loaders with workers set one, the first time and for good."""
+    if not hasattr(signal, 'SIGCHLD') or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(signal.SIGCHLD) != before:
+            signal.signal(signal.SIGCHLD, before)
+            # The next loader, the user's own perhaps, sets it again.
+            signal_handling._SIGCHLD_handler_set = False
 
 
 def _check_same_data(opened: OpenData) -> None:

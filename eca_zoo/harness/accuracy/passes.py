@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from eca_zoo.errors import InputError, RunError, one_line
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.accuracy.loaded_network import Forward, Runnable
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
@@ -55,6 +55,7 @@ class NetworkInPass(Runnable):
         predictions: best guesses in these blocks.
         recorded: counts that were recorded.
         bad: images that could not be decoded, of blocks that were recorded.
+        is_whole: no block is half counted.
     """
 
     class_indices: torch.Tensor
@@ -67,6 +68,7 @@ class NetworkInPass(Runnable):
     predictions: list[dict[str, torch.Tensor | None]] = field(default_factory=list)
     recorded: Tally | None = None
     bad: list[BadImage] = field(default_factory=list)
+    is_whole: bool = True
 
 
 Record = Callable[[NetworkInPass], None]
@@ -126,9 +128,15 @@ class Pass:
         can_record = True
         try:
             self._run(on_device(batches, self._device, bool(self._options.settings.channels_last)))
-        except RuntimeError as error:
+        except Exception as error:
             can_record = not is_device_lost(error)
-            raise self._explained(error) from error
+            if isinstance(error, EcaZooError):
+                raise
+            # Who stops a run may end its workers too.
+            self._check_stop()
+            if (explained := self._explained(error)) is None:
+                raise
+            raise explained from error
         finally:
             if can_record:
                 self.record()
@@ -142,19 +150,19 @@ class Pass:
             if all(member.error is not None for member in self._members):
                 return
 
-    def _explained(self, error: RuntimeError) -> Exception:
-        """What ended the pass, as a user is told."""
-        if 'DataLoader worker' in str(error):
+    def _explained(self, error: Exception) -> RunError | None:
+        """What ended the pass, as a user is told, where torch does not say it."""
+        if _is_dead_worker(error):
             return RunError(
                 f'a process that decodes images died: {one_line(error)}; try fewer --workers, or more shared memory'
             )
-        if is_device_lost(error) and not isinstance(error, DeviceLostError):
+        if is_device_lost(error):
             return DeviceLostError(one_line(error))
         if is_out_of_memory(error):
             return RunError(
                 f'{self._device} has no memory for a batch ({one_line(error)}); give a smaller --batch-size'
             )
-        return error
+        return None
 
     @property
     def _block_size_asked(self) -> int:
@@ -182,10 +190,13 @@ class Pass:
             self._show(self._images_done + count * number // len(self._members))
             if member.error is None and batch.block not in member.done:
                 self._check_stop()
+                # Ctrl-C and the death of a worker are raised anywhere.
+                member.is_whole = False
                 if len(batch.labels):
                     self._guarded(member, batch)
                 member.new_blocks.append(batch.block)
                 member.new_bad += batch.bad
+                member.is_whole = True
         self._images_done += count
         self._show(self._images_done)
 
@@ -195,7 +206,7 @@ class Pass:
             self._targets.check(member, batch)
             self._count(member, batch, self._forward.logits(member, batch.pixels))
         except Exception as error:
-            if is_device_lost(error):
+            if is_device_lost(error) or _is_dead_worker(error):
                 raise
             _logger.debug('%s failed\n%s', member.title, traceback.format_exc())
             # Its frames hold the network's activations.
@@ -253,6 +264,11 @@ class Pass:
                     'precision, or check the weights'
                 )
                 _logger.warning('%s: %s', member.title, member.error)
-            if member.error is None and member.new_blocks and self._options.record is not None:
+            if member.error is None and member.is_whole and member.new_blocks and self._options.record is not None:
                 self._options.record(member)
         self._recorded_at = time.monotonic()
+
+
+def _is_dead_worker(error: Exception) -> bool:
+    """Whether torch says, wherever the main process is at that moment, that a worker of its loader has died."""
+    return isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)

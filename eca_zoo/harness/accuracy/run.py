@@ -298,7 +298,9 @@ class AccuracyRun:
         else:
             lost = 'what was counted of the other models is lost' if self.results else 'nothing was saved'
             where = f'{lost}; with --run-dir DIR the same command would continue'
-        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
+        assert self.stop.signal_name is not None
+        text = f'stopped by {self.stop.signal_name}; {where}'
+        return InterruptedRunError(text, not self.processes.is_main, self.stop.signal_name)
 
     def _finish(
         self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool

@@ -13,6 +13,9 @@ _SHARE_OF_WEIGHTS = 0.5
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
+#: What has glibc keep freed memory from the start of a process on, in its environment.
+KEEPING_VARIABLES = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '-1'}
+
 
 def release_memory() -> None:
     """Give memory that nothing refers to back to the device; outside ``except``, whose error may refer to it."""
@@ -28,7 +31,7 @@ def keep_freed_memory() -> None:
 
     By default glibc returns large freed blocks to the system, and the pages of the next ones are zeroed and mapped anew
     (what it costs: docs/performance/whole_table.md). It has no way back to its default, so this is for processes that
-    do nothing else. ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1`` in the environment of a process does the same.
+    do nothing else. ``KEEPING_VARIABLES`` in the environment of a process do the same.
     Nothing is done where the C library is another one, or the environment chooses an allocator.
     """
     libc = _glibc()

@@ -6,13 +6,14 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from eca_zoo.errors import EcaZooError, InputError, RunError
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.machine.devices import hardware_id, hardware_name, resolve_device
 
 _logger = logging.getLogger(__name__)
@@ -20,6 +21,9 @@ _logger = logging.getLogger(__name__)
 _T = TypeVar('_T')
 # A process may wait for the slowest one as long as a run takes; torchrun ends all of them when one dies.
 _PATIENCE = datetime.timedelta(days=7)
+_while_waiting: ContextVar[Callable[[], contextlib.AbstractContextManager]] = ContextVar(
+    'while_waiting', default=contextlib.nullcontext
+)
 
 
 class ErrorElsewhere(EcaZooError):  # noqa: N818
@@ -112,11 +116,16 @@ def check_own_devices(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[Processes]:
+def process_group(
+    while_waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> Iterator[Processes]:
     """Connect the processes that ``torchrun`` started, by gloo: what they exchange are a few numbers on the CPU.
 
     NCCL would have to be started on the GPUs, and would make a process that is done wait there for the others. Without
     ``torchrun``, or within a group that exists already, nothing is done.
+
+    Args:
+        while_waiting: makes what is entered whenever this process waits for others, a call that no handler interrupts.
 
     Raises:
         RunError: the processes cannot reach each other.
@@ -126,14 +135,17 @@ def process_group() -> Iterator[Processes]:
         yield current()
         return
     try:
-        dist.init_process_group('gloo', timeout=_PATIENCE)
+        with while_waiting():
+            dist.init_process_group('gloo', timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         text = ' '.join(str(error).split())
         raise RunError(f'process {processes.rank} cannot reach the others: {text}; start with torchrun') from None
     _logger.info('process %d of %d on %s: %s', processes.rank, processes.world_size, socket.gethostname(), _affinity())
+    before = _while_waiting.set(while_waiting)
     try:
         yield processes
     finally:
+        _while_waiting.reset(before)
         dist.destroy_process_group()
 
 
@@ -148,6 +160,22 @@ def _affinity() -> str:
     return f'{len(cores)} cores ({listed})'
 
 
+@contextlib.contextmanager
+def _exchange() -> Iterator[None]:
+    """Around all that waits for other processes.
+
+    Raises:
+        RunError: one of them has ended.
+    """
+    with _while_waiting.get()():
+        try:
+            yield
+        except RuntimeError as error:
+            raise RunError(
+                f'process {current().rank} has lost the others ({one_line(error)}); the one that ended first says why'
+            ) from error
+
+
 def shard(items: Sequence[_T], processes: Processes) -> Sequence[_T]:
     """The consecutive part of ``items`` that is this process's; the parts are disjoint and differ by one at most."""
     size, extra = divmod(len(items), processes.world_size)
@@ -160,7 +188,8 @@ def from_main(value: _T) -> _T:
     if current().world_size == 1:
         return value
     box: list[Any] = [value]
-    dist.broadcast_object_list(box, src=0)
+    with _exchange():
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
@@ -170,7 +199,8 @@ def gather(value: _T) -> list[_T]:
     if size == 1:
         return [value]
     values: list[Any] = [None] * size
-    dist.all_gather_object(values, value)
+    with _exchange():
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -180,7 +210,8 @@ def sum_counts(counts: torch.Tensor) -> torch.Tensor:
         raise TypeError('counts are integers')
     counts = counts.cpu()
     if current().world_size > 1:
-        dist.all_reduce(counts)
+        with _exchange():
+            dist.all_reduce(counts)
     return counts
 
 

@@ -21,6 +21,8 @@ from eca_zoo.models import EcaLayer
 
 _aten = torch.ops.aten
 _NORMS = (_aten.native_batch_norm, _aten.native_layer_norm, _aten.native_group_norm)
+# fvcore's cost of an element of an upsampled image.
+_UPSAMPLING = {_aten.upsample_nearest2d: 1, _aten.upsample_bilinear2d: 4}
 _ADAPTIVE_AVERAGE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
@@ -35,8 +37,9 @@ class Complexity:
         macs: multiply-adds of convolutions, linear layers and matrix products (attention included); no bias, no norms.
         activations: elements that those operators put out.
         macs_fvcore: ``macs`` and what fvcore adds: 2 an element of an affine batch norm, 5 of another affine norm and
-            of a batch norm that computes its statistics, one less of norms that are not affine, and 1 an input element
-            of an adaptive average pooling. Norms of standardised weights are such. timm's published tables hold this.
+            of a batch norm that computes its statistics, as that of standardised weights does, one less of norms that
+            are not affine; 1 an input element of an adaptive average pooling; 1 an element that nearest, and 4 that
+            bilinear upsampling puts out. timm's published tables hold this count.
         macs_ptflops: what ptflops counts: convolutions and linear layers with bias, 2 an element of an affine norm, and
             activations and poolings (twice where it counts both a module and the function that the module calls).
         paper_giga: what the paper's table calls a G of multiply-adds for this network: 2^30, or 10^9 for MobileNetV2.
@@ -144,7 +147,7 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int, int], name: s
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=counter.macs,
         activations=counter.activations,
-        macs_fvcore=counter.macs + counter.norms + module_counts.adaptive_average,
+        macs_fvcore=counter.macs + counter.others + module_counts.adaptive_average,
         macs_ptflops=module_counts.ptflops,
         paper_giga=10**9 if is_mobilenetv2 else 2**30,
     )
@@ -178,14 +181,14 @@ class _OperatorCounter(TorchDispatchMode):
         super().__init__()
         self.macs = 0
         self.activations = 0
-        self.norms = 0
+        self.others = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         operator = func._overloadpacket
         if operator is _aten.native_batch_norm:
             # Only shapes matter; PyTorch derives them by decomposing the norm, which takes longer than all the rest.
-            out = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
+            out: Any = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
         elif _changes_values_alone(func, args):
             out = args[0]
         else:
@@ -198,7 +201,9 @@ class _OperatorCounter(TorchDispatchMode):
                 self.activations += args[0].shape[:-1].numel() * args[1].shape[-2]
         elif operator in _NORMS:
             is_affine = args[2 if operator is _aten.native_layer_norm else 1] is not None
-            self.norms += args[0].numel() * (_fvcore_cost(operator, args) - (not is_affine))
+            self.others += args[0].numel() * (_fvcore_cost(operator, args) - (not is_affine))
+        elif operator in _UPSAMPLING:
+            self.others += out.numel() * _UPSAMPLING[operator]
         return out
 
 

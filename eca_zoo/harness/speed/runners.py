@@ -108,7 +108,7 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix='eca-zoo-') as folder, warnings.catch_warnings():
             warnings.simplefilter('ignore')
             path = Path(folder) / 'model.onnx'
-            write_onnx(self._model, torch.randn(2, *self.input_size), path)
+            write_onnx(self._model, torch.zeros(2, *self.input_size), path)
             yield path
 
 

@@ -34,7 +34,7 @@ class ThroughputSettings:
         warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
         threads: of the CPU; torch's choice by default.
         keep_freed_memory: on the CPU, measure in processes whose C library (glibc) keeps the memory of freed tensors
-            for the next ones, see ``harness.machine.memory.keep_freed_memory``; by default the allocator is left alone.
+            for the next ones, see ``harness.machine.memory.KEEPING_VARIABLES``; by default the allocator is left alone.
     """
 
     device: str = 'auto'

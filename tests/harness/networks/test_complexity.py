@@ -53,6 +53,7 @@ def test_figures_in_the_papers_units_match_the_published_table(name):
         ('mixer_b16_224', 224, 12.62, 14.53),
         ('nfnet_f0', 192, 7.21, 10.16),
         ('resnetv2_50x1_bit', 448, 16.62, 44.46),
+        ('ghostnetv2_160', 224, 0.42, 7.23),
     ],
 )
 def test_counts_equal_those_in_timms_published_tables(name, img_size, gmacs, macts):

@@ -9,6 +9,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import resolve_device, visible_devices
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed import rounds as throughput
+from eca_zoo.harness.speed import timer
 from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.rounds import measure_throughput, throughput_groups
 from eca_zoo.harness.speed.runners import Runner
@@ -55,7 +56,7 @@ def test_relative_throughput_is_the_median_of_ratios_paired_by_round(monkeypatch
         )
         self.step = lambda: name
 
-    monkeypatch.setattr(throughput, '_time_steps', time_steps)
+    monkeypatch.setattr(timer, '_time_steps', time_steps)
     monkeypatch.setattr(Runner, 'prepare', prepare)
     eca, plain = measure_throughput([ECA], QUICK, baseline=PLAIN)
     assert eca.relative == 0.5
