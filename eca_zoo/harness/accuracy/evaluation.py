@@ -19,13 +19,11 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
-from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
 from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
-
-_RECOMPILE_LIMIT = 1024
 
 
 def evaluate(
@@ -92,7 +90,7 @@ def _evaluate(
     try:
         search = run.settings.cudnn_benchmark
         flags = numeric_flags(run.settings.precision, search=search, deterministic=not search)
-        with flags, _room_to_compile(run.settings), _handler_of_children_kept():
+        with flags, compiled_alone(bool(run.settings.compile)), _handler_of_children_kept():
             run.evaluate(models)
     except Exception:
         if run.results:
@@ -116,15 +114,6 @@ def _prepare(
             'download the data set and name its folder or shards'
         )
     return settings, opened
-
-
-def _room_to_compile(settings: EvalSettings) -> contextlib.AbstractContextManager:
-    """Networks of one class share a limit of compiled variants; beyond it, they would silently run uncompiled."""
-    if not settings.compile:
-        return contextlib.nullcontext()
-    import torch._dynamo
-
-    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
 
 
 @contextlib.contextmanager

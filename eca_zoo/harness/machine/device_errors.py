@@ -44,6 +44,17 @@ def is_device_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _says(error, _LOST)
 
 
+def device_answers(device: torch.device) -> bool:
+    """Whether this process can still use ``device``: once it has lost one, every call says so."""
+    if device.type != 'cuda' or not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return not is_device_lost(error)
+    return True
+
+
 def without_frames(error: Exception) -> Exception:
     """``error``, and those that led to it, without what keeps the local variables of its functions alive."""
     seen: list[BaseException] = []
