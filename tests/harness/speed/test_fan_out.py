@@ -51,7 +51,8 @@ LOST = 'CUDA error: device-side assert triggered'
 
 
 @pytest.mark.parametrize(
-    ('devices', 'what', 'error'), [(['cpu', 'cpu:0'], 'kill', KILLED), (['cpu', 'cpu:0'], 'lose', LOST), (['cpu'], 'lose', LOST)]
+    ('devices', 'what', 'error'),
+    [(['cpu', 'cpu:0'], 'kill', KILLED), (['cpu', 'cpu:0'], 'lose', LOST), (['cpu'], 'lose', LOST)],
 )
 def test_a_network_that_ends_its_process_or_loses_its_device_is_the_only_one_that_fails(devices, what, error):
     specs = [spec('a'), spec('bad', what), *map(spec, 'bcde')]
@@ -79,7 +80,11 @@ def test_a_stop_is_heard_while_a_network_is_at_work_and_ends_the_processes():
             raise InterruptedRunError('stopped by SIGTERM')
 
     with pytest.raises(InterruptedRunError):
-        list(throughput_groups([spec('a'), spec('b')], dataclasses.replace(QUICK, rounds=10**6), None, ['cpu', 'cpu:0'], stop))
+        list(
+            throughput_groups(
+                [spec('a'), spec('b')], dataclasses.replace(QUICK, rounds=10**6), None, ['cpu', 'cpu:0'], stop
+            )
+        )
     assert processes
     assert not {child.pid for child in torch.multiprocessing.active_children()} & set(processes)
 
