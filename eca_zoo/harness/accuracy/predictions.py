@@ -61,6 +61,15 @@ class PredictionStore:
             self._lost.append(f'{path}: {one_line(error)}')
             return []
 
+    def parts(self, title: str) -> list[Part]:
+        """The guesses of a model that were put together."""
+        return self._complete.get(title, [])
+
+    def put(self, title: str, parts: list[Part]) -> None:
+        """Take guesses that were put together elsewhere, in the place of those that are here."""
+        self._parts.pop(title, None)
+        self._complete[title] = parts
+
     def write(self, path: Path, titles: Sequence[str]) -> None:
         """Write a row for each model and image: file, target, the best five classes and their probabilities.
 

@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 
-from eca_zoo.errors import EcaZooError, InputError, RunError, one_line, with_names
+from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loaded_network import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
-from eca_zoo.harness.accuracy.predictions import PredictionStore
+from eca_zoo.harness.accuracy.predictions import Part, PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
 from eca_zoo.harness.data.batches import Loader, PixelTransform
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.data.images import BadImage
-from eca_zoo.harness.machine.device_errors import is_out_of_memory, without_frames
+from eca_zoo.harness.machine import processes as between
+from eca_zoo.harness.machine.device_errors import is_device_lost, is_out_of_memory, without_frames
 from eca_zoo.harness.machine.memory import release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
 from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -70,7 +71,7 @@ class AccuracyRun:
                     # Before any weights are fetched.
                     self._class_indices(spec.title, plan.num_classes, plan)
             except EcaZooError as error:
-                self._fail(spec, None, error)
+                self.fail(spec, None, error)
             else:
                 groups.setdefault(plan.pixels, []).append((spec, plan))
         try:
@@ -96,6 +97,25 @@ class AccuracyRun:
                     '%d more models of this transform do not fit into memory beside the others; the images are '
                     'read again for them (pass %d)', sum(map(len, queue)), passes + 1,
                 )  # fmt: skip
+
+    def meanwhile(self, titles: Sequence[str]) -> None:
+        """Show that models are evaluated elsewhere.
+
+        Raises:
+            InterruptedRunError: a stop was asked for.
+        """
+        if self.stop.signal_name is not None:
+            raise self._interrupted()
+        if self.progress is not None:
+            self.progress(Progress(0, len(self.data.images), titles))
+
+    def take(self, result: AccuracyResult, parts: list[Part]) -> None:
+        """Take a result, and guesses, that another process has counted."""
+        self.results[result.model] = result
+        if self.store is not None:
+            self.store.put(result.model, parts)
+        if result.error is None and self.journal is not None:
+            self.journal.record_row(result.model, result.to_json(), _TABLE)
 
     def say(self, remarks: Sequence[str]) -> None:
         """Log what a user has to know, once for all processes."""
@@ -149,7 +169,8 @@ class AccuracyRun:
             'predictions': self.store is not None,
         }
 
-    def _fail(self, spec: ModelSpec, plan: InputPlan | None, error: Exception) -> None:
+    def fail(self, spec: ModelSpec, plan: InputPlan | None, error: Exception) -> None:
+        """Take it that a model cannot be evaluated."""
         text = str(error) if isinstance(error, EcaZooError) else f'{spec.title}: {one_line(error)}'
         _logger.debug('%s failed', spec.title, exc_info=error)
         self.results[spec.title] = AccuracyResult(
@@ -213,15 +234,17 @@ class AccuracyRun:
                 member = self._member(spec, plan)
                 used += weight_bytes(member.network.module)
             except Exception as own:
+                if is_device_lost(own):
+                    raise
                 # Its frames hold the network.
                 error = without_frames(own)
             full = error is not None and is_out_of_memory(error) and bool(members)
-            outcomes = gather((_described(error), full, room is not None and used >= room))
+            outcomes = gather((between.described(error), full, room is not None and used >= room))
             if any(is_full for _, is_full, _ in outcomes):
                 return members, waiting[number:]
             first = next((outcome for outcome, _, _ in outcomes if outcome is not None), None)
             if first is not None:
-                self._fail(spec, plan, _raised(first))
+                self.fail(spec, plan, between.raised(first))
             elif member is not None:
                 members.append((spec, member))
             if any(is_used for _, _, is_used in outcomes):
@@ -306,19 +329,19 @@ class AccuracyRun:
         self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool
     ) -> bool:
         """Add up what all processes counted; returns whether the model needs another pass for lack of memory."""
-        errors = gather(_described(member.error))
+        errors = gather(between.described(member.error))
         first = next((error for error in errors if error is not None), None)
         if first is not None:
             if not alone and any(error is not None and error[0] is OutOfMemoryError for error in errors):
                 return True
-            self._fail(spec, member.plan, _raised(first, spec.title))
+            self.fail(spec, member.plan, between.raised(first, spec.title))
             return False
         tally = member.tally.take()
         stored = [image for partial in before[1] for image in partial['bad']]
         for partial in before[1]:
             tally += Tally.from_json(partial['counts'], member.network.num_classes)
-        bad = [image for part in gather([*member.bad, *member.new_bad]) for image in part]
-        bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
+        found = [image for part in gather([*member.bad, *member.new_bad]) for image in part]
+        bad = sorted({BadImage(*image) for image in [*from_main(stored), *found]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
         summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
@@ -371,14 +394,3 @@ def _transform_columns(plan: InputPlan | None) -> dict[str, Any]:
         return {}
     pixels = plan.pixels
     return {'img_size': pixels.input_size[-1], 'crop_pct': pixels.crop_pct, 'interpolation': pixels.interpolation}
-
-
-def _described(error: Exception | None) -> tuple[type, str] | None:
-    """An exception so that it can be sent to other processes."""
-    return None if error is None else (type(error), one_line(error))
-
-
-def _raised(described: tuple[type, str], title: str | None = None) -> EcaZooError | RuntimeError:
-    kind, text = described
-    text = f'{title}: {text}' if title is not None and not text.startswith(title) else text
-    return kind(text) if issubclass(kind, EcaZooError) else RunError(text) if title is not None else RuntimeError(text)

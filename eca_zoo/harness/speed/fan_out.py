@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 from eca_zoo.errors import one_line
+from eca_zoo.harness.machine.fresh_process import receive, send
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -123,7 +124,7 @@ class FanOut:
         every = [*group, *([self.baseline] if self.baseline is not None else [])]
         worker.group, worker.at, worker.rounds_done = group, every[0].title, 0
         try:
-            worker.pipe.send((group, settings, self.baseline))
+            send(worker.pipe, (group, settings, self.baseline))
         except OSError:
             worker.process.join()
             yield from self._lost(worker, worker.at, f'its process ended: {_how(worker.process.exitcode)}')
@@ -133,7 +134,7 @@ class FanOut:
 
     def _heard(self, worker: _Worker) -> Iterator[list[ThroughputResult]]:
         try:
-            kind, *content = worker.pipe.recv()
+            kind, *content = receive(worker.pipe)
         except (EOFError, OSError):
             # Who stops a run may end its processes too.
             self.meter.advance('', 0)
@@ -181,10 +182,10 @@ class _PipeMeter:
         self._pipe = pipe
 
     def at(self, title: str) -> None:
-        self._pipe.send(('at', title))
+        send(self._pipe, ('at', title))
 
     def advance(self, text: str, by: int = 1) -> None:
-        self._pipe.send(('advance', text, by))
+        send(self._pipe, ('advance', text, by))
 
 
 def _serve(pipe: Connection, measure: Measure) -> None:
@@ -194,7 +195,7 @@ def _serve(pipe: Connection, measure: Measure) -> None:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            group, settings, baseline = pipe.recv()
+            group, settings, baseline = receive(pipe)
             answer: tuple[Any, ...]
             try:
                 answer = 'results', measure(group, settings, baseline, _PipeMeter(pipe))
@@ -204,4 +205,4 @@ def _serve(pipe: Connection, measure: Measure) -> None:
                 raise
             except Exception as error:
                 answer = 'failed', one_line(error)
-            pipe.send(answer)
+            send(pipe, answer)

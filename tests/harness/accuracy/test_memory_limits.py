@@ -177,3 +177,36 @@ def test_outputs_of_a_cuda_graph_are_kept_before_its_next_replay_writes_over_the
     [result] = evaluate([ModelSpec(MODEL)], DataSpec(root=folder), dataclasses.replace(settings, compile='replayed'))
     assert (result.error, result.batch_size, result.per_class) == (None, 2, expected.per_class)
     assert len(marked) == 30
+
+
+class _Losing(torch.nn.Module):
+    """Loses the device of its process at the second batch; whatever else runs there then fails with the same."""
+
+    lost = False
+
+    def __init__(self, is_guilty: bool) -> None:
+        super().__init__()
+        self.is_guilty, self.steps, self.num_classes = is_guilty, 0, 10
+        self.pretrained_cfg = {'input_size': (3, 32, 32), 'mean': (0.5,) * 3, 'std': (0.5,) * 3}
+        self.weight = torch.nn.Parameter(torch.linspace(-1, 1, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        _Losing.lost |= self.is_guilty and self.steps == 2
+        if _Losing.lost:
+            raise torch.AcceleratorError('CUDA error: an illegal memory access was encountered')
+        return x.mean((1, 2, 3))[:, None] * self.weight
+
+
+def test_models_beside_one_that_loses_the_device_are_counted_in_fresh_processes(folder, tmp_path, monkeypatch):
+    def run(models, predictions=None):
+        monkeypatch.setattr(_Losing, 'lost', False)
+        return evaluate(models, DataSpec(root=folder), QUICK, predictions=predictions)
+
+    good, bad = (ModelSpec('losing', module=_Losing(guilty), label=str(guilty)) for guilty in (False, True))
+    run([good], tmp_path / 'expected.parquet')
+    [expected] = run([good])
+    [failed, counted] = run([bad, good], tmp_path / 'counted.parquet')
+    assert failed.error == 'True: CUDA error: an illegal memory access was encountered'
+    assert counted == expected
+    assert (tmp_path / 'counted.parquet').read_bytes() == (tmp_path / 'expected.parquet').read_bytes()

@@ -46,13 +46,13 @@ def measured(specs, devices, baseline=None, progress=None):
     return {result.model: result for group in groups for result in group}
 
 
+TWO = ['cpu', 'cpu:0']
 KILLED = 'its process ended: SIGKILL'
 LOST = 'CUDA error: device-side assert triggered'
 
 
 @pytest.mark.parametrize(
-    ('devices', 'what', 'error'),
-    [(['cpu', 'cpu:0'], 'kill', KILLED), (['cpu', 'cpu:0'], 'lose', LOST), (['cpu'], 'lose', LOST)],
+    ('devices', 'what', 'error'), [(TWO, 'kill', KILLED), (TWO, 'lose', LOST), (['cpu'], 'lose', LOST)]
 )
 def test_a_network_that_ends_its_process_or_loses_its_device_is_the_only_one_that_fails(devices, what, error):
     specs = [spec('a'), spec('bad', what), *map(spec, 'bcde')]
@@ -66,7 +66,7 @@ def test_a_network_that_ends_its_process_or_loses_its_device_is_the_only_one_tha
 
 
 def test_a_baseline_that_ends_its_process_fails_alone_and_the_rest_has_no_ratio():
-    results = measured([spec('a'), spec('b')], ['cpu', 'cpu:0'], spec('base', 'kill'))
+    results = measured([spec('a'), spec('b')], TWO, spec('base', 'kill'))
     assert results['base'].error == KILLED
     assert all(results[title].error is None and results[title].relative is None for title in 'ab')
 
@@ -80,11 +80,7 @@ def test_a_stop_is_heard_while_a_network_is_at_work_and_ends_the_processes():
             raise InterruptedRunError('stopped by SIGTERM')
 
     with pytest.raises(InterruptedRunError):
-        list(
-            throughput_groups(
-                [spec('a'), spec('b')], dataclasses.replace(QUICK, rounds=10**6), None, ['cpu', 'cpu:0'], stop
-            )
-        )
+        list(throughput_groups([spec('a'), spec('b')], dataclasses.replace(QUICK, rounds=10**6), None, TWO, stop))
     assert processes
     assert not {child.pid for child in torch.multiprocessing.active_children()} & set(processes)
 
@@ -98,7 +94,7 @@ def test_a_stop_is_believed_before_a_process_that_died_is_blamed():
         if not any(child.is_alive() for child in torch.multiprocessing.active_children()):
             raise InterruptedRunError('stopped by SIGTERM')
 
-    groups = throughput_groups([spec('a', 'kill')], QUICK, None, ['cpu', 'cpu:0'], stop)
+    groups = throughput_groups([spec('a', 'kill')], QUICK, None, TWO, stop)
     with pytest.raises(InterruptedRunError):
         next(groups)
 
