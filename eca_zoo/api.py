@@ -25,12 +25,14 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.machine.processes import agreed, current
+from eca_zoo.harness.networks.baselines import Baseline, with_baseline
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.suites import read_suite
+from eca_zoo.harness.suites import read_suite, with_settings
+from eca_zoo.harness.table.class_tables import class_files
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.files import formatted, to_json
 from eca_zoo.harness.table.frames import NAMES, read_table, select, to_frame
@@ -52,12 +54,12 @@ _KEYWORDS = {
 __all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'write_timm_files']
 
 
-@takes(EvalSettings, DataSpec, without=('root', 'label'))
+@takes(EvalSettings, DataSpec, without=('root', 'label'), earlier={'data_dir': 'data', 'root': 'data'})
 def evaluate(
     models: 'Models',
     data: str | Path | None = None,
     *,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Sequence[str | Path] | None = None,
     pretrained: bool = True,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -65,6 +67,8 @@ def evaluate(
     run_dir: str | Path | None = None,
     restart: bool = False,
     predictions: str | Path | None = None,
+    per_class: str | Path | None = None,
+    confusion: str | Path | None = None,
     progress: bool = False,
     **options: Any,
 ) -> pd.DataFrame:
@@ -74,7 +78,7 @@ def evaluate(
         models: a timm name, a pattern, ``zoo``, ``hf-hub:ORG/NAME``, ``local-dir:DIR``, a text file of names; a network
             that is built already (it is copied and not changed); a list of these; or a mapping from labels to these.
         data: folder with one folder a class, or a tar of it; None with ``dataset='hfds/...'`` and the like.
-        checkpoint: file with the weights of the one model, or a folder of them (a row each).
+        checkpoint: file with the weights of the one model, or a folder or list of them (a row each).
         pretrained: load the weights that a name stands for; random ones otherwise.
         num_classes: of the models, if it is not what their names stand for.
         in_chans: channels of the input, if they are not what their names stand for.
@@ -82,6 +86,8 @@ def evaluate(
         run_dir: folder in which a killed call continues when it is made again.
         restart: forget what ``run_dir`` holds.
         predictions: Parquet file to write with the best five classes of each image.
+        per_class: file to write (.csv, .json, .md or .parquet) with what was counted of each class.
+        confusion: the same with the number of images for each class and first guess.
         progress: show a progress bar on a terminal.
         **options: fields of ``EvalSettings`` (``batch_size``, ``workers``, ``img_size``, ``crop_pct``, ``device``,
             ``precision``, ...) and of ``DataSpec`` (``dataset``, ``split``, ``class_map``, ``ground_truth``,
@@ -106,6 +112,8 @@ def evaluate(
             run_dir=path_of(run_dir),
             restart=restart,
             predictions=path_of(predictions),
+            per_class=path_of(per_class),
+            confusion=path_of(confusion),
             progress=progress,
             measured=lambda results: tables.append(_accuracy_table(results)),
             names=_KEYWORDS,
@@ -137,6 +145,8 @@ def evaluation_results(
     run_dir: Path | None = None,
     restart: bool = False,
     predictions: Path | None = None,
+    per_class: Path | None = None,
+    confusion: Path | None = None,
     record_every: float = evaluation.RECORD_EVERY,
     progress: bool = False,
     stop: StopRequest | None = None,
@@ -154,9 +164,12 @@ def evaluation_results(
     if restart and run_dir is None:
         raise InputError('--restart is about a --run-dir; name one')
     if predictions is not None:
-        check_place(predictions, '--save-predictions')
+        check_place(predictions, '--predictions')
         if predictions.suffix.lower() in ('.csv', '.json', '.md'):
-            raise InputError(f'{predictions}: predictions are Parquet; name a file .parquet with --save-predictions')
+            raise InputError(f'{predictions}: predictions are Parquet; name a file .parquet with --predictions')
+    tables = class_files(per_class, confusion)
+    if confusion is not None and data.real_labels is not None:
+        raise InputError('--confusion is about one class an image; leave out --real-labels')
     processes = current()
     directory: Any = contextlib.nullcontext()
     if run_dir is not None:
@@ -171,10 +184,12 @@ def evaluation_results(
             bars.close()
             if measured is not None:
                 measured(results)
+            for write in tables if processes.is_main else ():
+                write([result for result in results if result.error is None])
 
         return evaluation.evaluate(
             models, data, settings, journal=journal, progress=show, stop=stop, predictions=predictions,
-            record_every=record_every, measured=finish, names=names,
+            confusion=confusion is not None, record_every=record_every, measured=finish, names=names,
         )  # fmt: skip
 
 
@@ -198,7 +213,8 @@ def benchmark(
 
     Args:
         models: as of ``evaluate``; a network that is built already is timed with its own weights, in a copy.
-        baseline: network that ratios refer to; it is timed in the same rounds.
+        baseline: network that ratios refer to, which is timed in the same rounds; ``plain`` is each network's own
+            counterpart without ECA layers.
         bench: ``inference``, ``train``, ``both``, or ``profile`` for complexity alone.
         precision: one or several of ``eca_zoo.harness.machine.devices.PRECISIONS``; a row for each.
         backend: one or several of torch, onnxruntime and openvino; a row for each.
@@ -223,9 +239,7 @@ def benchmark(
         raise InputError(f'bench {bench!r} is unknown; use one of {", ".join(MODES)}')
     file = ResultsFile(Path(results_file), results_format) if results_file is not None else None
     specs = model_specs(models, None, True, num_classes, in_chans, model_kwargs)
-    reference = None if baseline is None else one_model(baseline)
-    if reference is not None:
-        specs = [reference if spec.title == reference.title else spec for spec in specs]
+    specs, reference = _compared(specs, baseline, num_classes, in_chans)
     settings = [
         record(ThroughputSettings, options, precision=one_precision, backend=one_backend)
         for one_backend in several(backend)
@@ -248,6 +262,23 @@ def benchmark(
         error.measured = _finished(measurements, file)
         raise error from None
     return _finished(measurements, file)
+
+
+def _compared(
+    specs: list[ModelSpec], baseline: str | nn.Module | None, num_classes: int | None, in_chans: int | None
+) -> tuple[list[ModelSpec], Baseline]:
+    """The networks with those that they are compared with, which take the same images and give as many classes."""
+    if baseline is None or not isinstance(baseline, str):
+        return specs, None if baseline is None else one_model(baseline)
+    compared, reference = with_baseline(specs, baseline)
+    if isinstance(reference, ModelSpec) and reference not in specs:
+        reference = dataclasses.replace(reference, num_classes=num_classes, in_chans=in_chans)
+        return specs, reference
+    if isinstance(reference, Mapping):
+        alone = [spec.title for spec in compared if spec.title not in reference]
+        if alone:
+            _logger.warning('no plain counterpart, and so no relative throughput: %s', ', '.join(alone))
+    return compared, reference
 
 
 def _finished(measurements: Measurements, file: ResultsFile | None) -> pd.DataFrame:
@@ -309,12 +340,16 @@ def complexity(
     return select(to_frame(rows), ['complexity']).drop(columns='error')
 
 
-@takes()
+@takes(earlier={'out': 'run_dir'})
 def leaderboard(
     suite: str | Path,
-    out: str | Path,
+    run_dir: str | Path,
     *,
     data_dir: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
     restart: bool = False,
     format: str = 'eca',
     progress: bool = False,
@@ -325,9 +360,13 @@ def leaderboard(
 
     Args:
         suite: YAML file, or the name of one that comes with the package.
-        out: run directory.
+        run_dir: folder of the run.
         data_dir: folder of the suite's data set.
-        restart: forget what ``out`` holds.
+        device: of the validation and all throughputs, in the place of what the suite says.
+        batch_size: likewise.
+        precision: likewise.
+        workers: processes that decode images, likewise.
+        restart: forget what ``run_dir`` holds.
         format: ``timm`` writes timm's files too.
         progress: show a progress bar on a terminal.
         command_line: for ``environment.json``.
@@ -344,10 +383,11 @@ def leaderboard(
     if format not in ('eca', 'timm'):
         raise InputError(f'format {format!r} is unknown; use eca or timm')
     processes = current()
-    read = agreed(lambda: read_suite(str(suite)))
+    given = {'device': device, 'batch_size': batch_size, 'precision': precision, 'workers': workers}
+    read = agreed(lambda: with_settings(read_suite(str(suite)), given))
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
-            read, Path(out), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
+            read, Path(run_dir), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
             command_line=command_line, report=bars.show, stop=stop,
         )  # fmt: skip
     if board is None:

@@ -5,6 +5,7 @@ function from the parsed arguments to the exit code. torch is imported inside it
 """
 
 import argparse
+import difflib
 import gc
 import logging
 import os
@@ -12,9 +13,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from eca_zoo.cli import benchmark, export, leaderboard, validate, weights
+from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
+from eca_zoo.cli.completion import SHELLS
 from eca_zoo.errors import EcaZooError, Terminated
+
+COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,12 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog='eca-zoo',
         description='ECA-Net for timm: verified weights, validation and benchmarks.',
     )
-    parser.add_argument('--version', action='store_true', help='print the version and exit')
+    parser.add_argument('--version', '-V', action='store_true', help='print the version and exit')
+    parser.add_argument('--print-completion', choices=SHELLS, help='print what completes the command in a shell')
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, benchmark, leaderboard, export):
+    for module in (weights, publish, validate, benchmark, leaderboard, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 
@@ -41,8 +46,13 @@ def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
         owns_process: the process does nothing else, so that what it is set to need not be put back.
     """
     parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    _check_command(parser, argv[0] if argv else '')
     args = parser.parse_args(argv)
     args.owns_process = owns_process
+    if args.print_completion:
+        args.command, args.run, args.debug = '--print-completion', _print_completion, False
+        return run_command(args)
     if args.version:
         from importlib.metadata import version
 
@@ -54,6 +64,21 @@ def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format='%(levelname)s: %(message)s', stream=sys.stderr)
     return run_command(args)
+
+
+def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
+    """End with the nearest names where ``word``, the first one, is no command."""
+    if word and not word.startswith('-') and word not in COMMANDS:
+        nearest = difflib.get_close_matches(word, COMMANDS, n=2, cutoff=0.5)
+        remedy = f'the nearest is {" or ".join(nearest)}' if nearest else f'there are {", ".join(COMMANDS)}'
+        parser.error(f'there is no command {word!r}; {remedy}')
+
+
+def _print_completion(args: argparse.Namespace) -> int:
+    from eca_zoo.cli.completion import completion
+
+    print(completion(build_parser(), args.print_completion))
+    return 0
 
 
 def run_process(argv: Sequence[str] | None = None) -> int:

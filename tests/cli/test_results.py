@@ -69,7 +69,7 @@ def test_table_and_file_are_there_when_the_predictions_cannot_be_written(folder,
     assert validate(folder, '--results-file', table, '--save-predictions', '/dev/full') == 1
     out = capsys.readouterr()
     assert out.err == (
-        'eca-zoo validate: error: /dev/full: no space left to write it; free some, or choose a --save-predictions on '
+        'eca-zoo validate: error: /dev/full: no space left to write it; free some, or choose a --predictions on '
         'another disk\n'
     )
     assert '100.0000' in out.out
@@ -240,7 +240,10 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_measured(
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('p.csv', 'p.csv: predictions are Parquet; name a file .parquet'), ('', ': is a folder; name a file with --save')],
+    [
+        ('p.csv', 'p.csv: predictions are Parquet; name a file .parquet'),
+        ('', ': is a folder; name a file with --predictions'),
+    ],
 )
 def test_predictions_have_a_name_that_is_true(name, message, folder, tmp_path, capsys):
     assert validate(folder, '--save-predictions', tmp_path / name) == 2

@@ -40,6 +40,7 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     stop: StopRequest | None = None,
     predictions: Path | None = None,
+    confusion: bool = False,
     record_every: float = RECORD_EVERY,
     measured: Callable[[list[AccuracyResult]], None] | None = None,
     names: Mapping[str, str] | None = None,
@@ -58,6 +59,7 @@ def evaluate(
         progress: called a few times a second by the main process.
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
+        confusion: count which classes were taken for which.
         record_every: seconds between two records of partial counts.
         measured: called once, with the results of the models that are done, before anything else that can fail: before
             predictions are written, and before an error that ends the evaluation is raised.
@@ -78,11 +80,11 @@ def evaluate(
         agreed(lambda: _check_same_data(opened))
         run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
         run.say(opened.remarks())
-        if predictions is not None:
-            run.store = PredictionStore(opened, journal)
+        if predictions is not None or confusion:
+            run.store = PredictionStore(opened, journal, predictions is not None)
         _evaluate(run, models, measured)
         if run.store is not None and predictions is not None:
-            run.store.write(predictions, titles)
+            run.store.write(predictions, [run.results[title] for title in titles])
     return [run.results[title] for title in titles]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
+from eca_zoo.harness.accuracy.class_names import names_of_classes
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loaded_network import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
@@ -143,7 +144,7 @@ class AccuracyRun:
             journal.require(_TABLE, self._identity())
             for spec in models:
                 try:
-                    weights = weights_identity(spec)
+                    weights = weights_identity(spec) | spec.own_input()
                 except InputError as error:
                     _logger.debug('%s; it fails by itself when it is loaded', error)
                 else:
@@ -216,10 +217,10 @@ class AccuracyRun:
             for spec, member in members
             if self._finish(spec, member, before[spec.title], alone=len(members) == 1)
         ]
-        has_finished = len(put_back) < len(members)
+        outcome = put_back, others, len(put_back) < len(members)
         del members, member, one
         release_memory()
-        return put_back, others, has_finished
+        return outcome
 
     def _load(
         self, waiting: list[tuple[ModelSpec, InputPlan]]
@@ -356,6 +357,8 @@ class AccuracyRun:
         self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...]
     ) -> AccuracyResult:
         error = self._incomplete(total.images)
+        count = member.network.num_classes
+        named = names_of_classes(self.data, member.class_indices.tolist(), count, label_names(member.plan.cfg, count))
         return AccuracyResult(
             model=spec.title,
             name=spec.name,
@@ -366,6 +369,8 @@ class AccuracyRun:
             top5_count=total.top5,
             loss=total.mean_loss,
             per_class=tuple(tuple(row) for row in total.per_class.tolist()),
+            class_names=named,
+            confusion=() if self.store is None else self.store.confusion(spec.title),
             params=member.network.params,
             batch_size=member.chunk,
             skipped=bad,

@@ -86,7 +86,7 @@ class RunDirectory:
                 self._records = [record for file in self._journals() for record in _read(file)]
             self._open()
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
+            raise storage_error(self.path, error, '--run-dir') from None
         if self._rank == 0:
             self.require('run', self._identity)
 
@@ -227,7 +227,7 @@ class RunDirectory:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
+            raise storage_error(self.path, error, '--run-dir') from None
         self._records.append(record)
 
 

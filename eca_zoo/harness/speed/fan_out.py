@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from eca_zoo.errors import one_line
 from eca_zoo.harness.machine.fresh_process import receive, send
+from eca_zoo.harness.networks.baselines import Baseline
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -39,7 +40,7 @@ class Meter(Protocol):
         """So many more rounds of a network are done."""
 
 
-Measure = Callable[[list[ModelSpec], ThroughputSettings, ModelSpec | None, Meter], list[ThroughputResult]]
+Measure = Callable[[list[ModelSpec], ThroughputSettings, Baseline, Meter], list[ThroughputResult]]
 
 
 @dataclass
@@ -67,22 +68,25 @@ class FanOut:
     Attributes:
         settings: checked settings; their device is replaced.
         devices: a process each.
-        baseline: measured in every group, unless it ends its process.
+        baseline: of each network, in its group.
         meter: hears of the work of all processes.
         measure: what a process does with a group; it raises ``LostDeviceError`` where it can do nothing more.
     """
 
     settings: ThroughputSettings
     devices: Sequence[str]
-    baseline: ModelSpec | None
+    baseline: Baseline
     meter: Meter
     measure: Measure
     _waiting: collections.deque[list[ModelSpec]] = field(default_factory=collections.deque)
+    _dead: set[str] = field(default_factory=set)
+    _in_groups: collections.Counter[str] = field(default_factory=collections.Counter)
     _workers: dict[str, _Worker] = field(default_factory=dict)
 
     def run(self, groups: Sequence[list[ModelSpec]]) -> Iterator[list[ThroughputResult]]:
         """The results of each group, in the order in which they are there."""
         self._waiting.extend(groups)
+        self._in_groups = collections.Counter(spec.title for group in groups for spec in group)
         try:
             while self._waiting or any(worker.at for worker in self._workers.values()):
                 for device in self.devices:
@@ -106,13 +110,15 @@ class FanOut:
         yield from self.run([rest, *others] if rest else others)
 
     def _without(self, group: list[ModelSpec], title: str) -> list[ModelSpec]:
-        """The networks of a group but the one that ended its process, which may be the baseline of all."""
-        if self.baseline is not None and title == self.baseline.title:
-            self.baseline = None
+        """The networks of a group but the one that ended its process, which may be the baseline of other groups."""
+        self._dead.add(title)
         return [spec for spec in group if spec.title != title]
 
     def _give(self, device: str, group: list[ModelSpec]) -> Iterator[list[ThroughputResult]]:
         """Have a group measured on a device."""
+        group = [spec for spec in group if spec.title not in self._dead]
+        if not group:
+            return
         if device not in self._workers:
             here, there = get_context('spawn').Pipe()
             process = get_context('spawn').Process(target=_serve, args=(there, self.measure), daemon=False)
@@ -121,8 +127,7 @@ class FanOut:
             self._workers[device] = _Worker(device, process, here)
         worker = self._workers[device]
         settings = dataclasses.replace(self.settings, device=device)
-        every = [*group, *([self.baseline] if self.baseline is not None else [])]
-        worker.group, worker.at, worker.rounds_done = group, every[0].title, 0
+        worker.group, worker.at, worker.rounds_done = group, group[0].title, 0
         try:
             send(worker.pipe, (group, settings, self.baseline))
         except OSError:
@@ -165,7 +170,9 @@ class FanOut:
         yield [ThroughputResult(title, self.settings, error=reason)]
 
     def _failed(self, group: list[ModelSpec], reason: str) -> list[ThroughputResult]:
-        return [ThroughputResult(spec.title, self.settings, error=reason) for spec in group]
+        # A baseline of other groups has a result there.
+        alone = [spec for spec in group if self._in_groups[spec.title] == 1]
+        return [ThroughputResult(spec.title, self.settings, error=reason) for spec in alone]
 
 
 def _how(code: int | None) -> str:

@@ -35,7 +35,7 @@ def to_json(frame: pd.DataFrame) -> str:
     return json.dumps(rows, indent=2) + '\n'
 
 
-def write_text(path: Path, text: str, setting: str = '--out') -> None:
+def write_text(path: Path, text: str, setting: str = '--run-dir') -> None:
     """Write ``text`` to ``path``: afterwards the file is complete, or as it was before.
 
     Args:

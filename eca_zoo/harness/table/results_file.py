@@ -32,7 +32,7 @@ class ResultsFile:
         check_place(path, setting)
         self.format = _format_of(path, format, setting)
         if self.format == 'parquet' and importlib.util.find_spec('pyarrow') is None:
-            raise InputError("Parquet needs pyarrow: pip install 'eca-zoo[predictions]', or name a .csv file")
+            raise InputError('Parquet needs pyarrow: pip install pyarrow, or name a .csv file')
 
     @property
     def is_stream(self) -> bool:
