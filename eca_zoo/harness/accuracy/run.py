@@ -100,11 +100,7 @@ class AccuracyRun:
                 )  # fmt: skip
 
     def meanwhile(self, titles: Sequence[str]) -> None:
-        """Show that models are evaluated elsewhere.
-
-        Raises:
-            InterruptedRunError: a stop was asked for.
-        """
+        """Show that models are evaluated elsewhere, unless a stop was asked for."""
         if self.stop.signal_name is not None:
             raise self._interrupted()
         if self.progress is not None:
