@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data._utils import signal_handling
@@ -21,7 +22,8 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.device_errors import is_device_lost
-from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
+from eca_zoo.harness.machine.devices import parse_precision
+from eca_zoo.harness.machine.flags import compiled_alone, flags_in_force, numeric_flags
 from eca_zoo.harness.machine.fresh_process import in_fresh_process
 from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -105,16 +107,28 @@ def _evaluate(
     measured([run.results[title] for title in titles])
 
 
+def flags_of(settings: EvalSettings) -> dict[str, Any]:
+    """torch's flags during an evaluation with these settings, ready for JSON."""
+    return flags_in_force(**_flags(settings))
+
+
+def _flags(settings: EvalSettings) -> dict[str, Any]:
+    search = settings.cudnn_benchmark
+    return {'precision': parse_precision(settings.precision), 'search': search, 'deterministic': not search}
+
+
 def _lost_device(run: AccuracyRun, models: Sequence[ModelSpec]) -> str | None:
     """Evaluate ``models``; returns why this process can do nothing more on its device, if it cannot.
 
     Raises:
         RunError: the same, in one of several processes, which cannot be replaced.
     """
-    search = run.settings.cudnn_benchmark
-    flags = numeric_flags(run.settings.precision, search=search, deterministic=not search)
     try:
-        with flags, compiled_alone(bool(run.settings.compile)), _handler_of_children_kept():
+        with (
+            numeric_flags(**_flags(run.settings)),
+            compiled_alone(bool(run.settings.compile)),
+            _handler_of_children_kept(),
+        ):
             run.evaluate(models)
     except RuntimeError as error:
         if not is_device_lost(error):

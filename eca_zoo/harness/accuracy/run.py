@@ -22,6 +22,8 @@ from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.machine import processes as between
 from eca_zoo.harness.machine.device_errors import is_device_lost, is_out_of_memory, without_frames
+from eca_zoo.harness.machine.devices import hardware_name
+from eca_zoo.harness.machine.gpus import hardware_kind
 from eca_zoo.harness.machine.memory import release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
 from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -159,8 +161,10 @@ class AccuracyRun:
         settings = dataclasses.asdict(self.settings)
         for name in _FREE_SETTINGS:
             del settings[name]
-        settings['device'] = torch.device(self.settings.device).type
+        device = torch.device(self.settings.device)
+        settings['device'] = device.type
         return {
+            'gpu': hardware_kind(device),
             'data': self.data.fingerprints(),
             'settings': settings,
             'predictions': self.store is not None,
@@ -372,6 +376,7 @@ class AccuracyRun:
             skipped=bad,
             checkpoint=spec.checkpoint,
             fuse=self.settings.fuse,
+            gpu=hardware_name(torch.device(self.settings.device)),
             error=error,
             exit_code=1 if error else 0,
             **_transform_columns(member.plan),

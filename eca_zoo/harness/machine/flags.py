@@ -70,6 +70,12 @@ def compiled_alone(active: bool = True) -> Iterator[None]:
         torch._dynamo.reset()
 
 
+def flags_in_force(precision: str, **options: Any) -> dict[str, Any]:
+    """The flags that are in force inside ``numeric_flags`` with these arguments, ready for JSON."""
+    with numeric_flags(precision, **options):
+        return described_flags() | {'threads': torch.get_num_threads()}
+
+
 def described_flags() -> dict[str, Any]:
     """The flags that are in force, ready for JSON; what this version of torch lacks is left out."""
     cudnn = torch.backends.cudnn

@@ -12,7 +12,7 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.device_errors import device_answers, is_device_lost
-from eca_zoo.harness.machine.devices import resolve_device, visible_devices
+from eca_zoo.harness.machine.devices import hardware_name, resolve_device, visible_devices
 from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
 from eca_zoo.harness.machine.memory import release_memory
 from eca_zoo.harness.networks.baselines import Baseline, baseline_of
@@ -263,6 +263,7 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         relative=relative,
         baseline=baseline.spec.title if baseline is not None else None,
         peak_memory_mb=timed.timer.peak_memory_mb,
+        gpu=hardware_name(torch.device(settings.device)),
     )
 
 

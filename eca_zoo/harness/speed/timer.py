@@ -59,6 +59,9 @@ class Timer:
             seconds += _time_steps(self._runner.step, 1, device)
         self._steps = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
         if on_cuda:
+            # Without what cuDNN tried while it chose.
+            torch.cuda.reset_peak_memory_stats(device)
+            _time_steps(self._runner.step, 1, device)
             self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
     def _fit(self, batch_size: int) -> None:
@@ -66,8 +69,6 @@ class Timer:
         runner = self._runner
         while True:
             self.batch_size = batch_size
-            if runner.device.type == 'cuda':
-                torch.cuda.reset_peak_memory_stats(runner.device)
             try:
                 runner.prepare(batch_size)
                 _time_steps(runner.step, 1, runner.device)
