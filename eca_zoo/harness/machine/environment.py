@@ -68,8 +68,6 @@ def describe_environment(
         'cuda': torch.version.cuda,
         'cudnn': torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         'nccl': _nccl_version(),
-        if torch.cuda.is_available() and torch.distributed.is_nccl_available()
-        else None,
         'driver': driver_version(),
     }
 
