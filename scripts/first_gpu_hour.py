@@ -52,8 +52,8 @@ class Hour:
         """What a command of Python prints; it may fail only if ``fails``."""
         command = [sys.executable, *arguments]
         if processes:
-            command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-            command += arguments
+            launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
+            command = [sys.executable, *launcher, *arguments]
         environment = os.environ | {'PYTHONPATH': str(_ROOT)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=_ROOT, check=False)
         if done.returncode and not fails:
@@ -132,7 +132,10 @@ def beside_timm(hour: Hour) -> str:
     lines = []
     for name, flags in {'theirs': [str(script)], 'ours': ['validate.py', '--precision', 'tf32']}.items():
         results = hour.folder / f'{name}.csv'
-        loader = 'import runpy, sys, eca_zoo.models; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
+        loader = (
+            'import runpy, sys, eca_zoo.models; sys.argv = sys.argv[1:]; '
+            'runpy.run_path(sys.argv[0], run_name="__main__")'
+        )
         common = ['--model', _DIGITS, '--pretrained', '--data-dir', str(data), '--device', 'cuda']
         hour.command('-c', loader, *flags, *common, '--results-file', str(results))
         lines.append(f'- {name}: {results.read_text(encoding="utf-8").splitlines()[1]}')
@@ -142,13 +145,12 @@ def beside_timm(hour: Hour) -> str:
 def memory(hour: Hour) -> str:
     """(b) With 2 % of the GPU's memory: a batch is halved, what does not fit is refused, and no pass is endless."""
     hour.need_gpus(1)
-    data, model = hour.data()['photographs']
+    data, _ = hour.data()['photographs']
     script = (
         'import sys, torch, eca_zoo; torch.cuda.set_per_process_memory_fraction(0.02); '
         "frame = eca_zoo.evaluate(['resnet152', 'vit_large_patch16_384', 'eca_resnet50'], sys.argv[1], device='cuda', "
         "pretrained=False, batch_size=256); print(frame[['model', 'batch_size', 'error']].to_string())"
     )
-    del model
     return '```\n' + hour.command('-c', script, str(data)) + '```'
 
 
@@ -213,8 +215,8 @@ def beside_timms_benchmark(hour: Hour) -> str:
             rates = []
             for number, start in enumerate((['-m', 'eca_zoo', 'benchmark'], [str(script), '--bench', 'inference'])):
                 file = hour.folder / f'rate-{number}.csv'
-                flags = ['--model', model, '--batch-size', '256', '--amp', '--channels-last', '--results-file', str(file)]
-                hour.command(*start, *flags)
+                flags = ['--model', model, '--batch-size', '256', '--amp', '--channels-last']
+                hour.command(*start, *flags, '--results-file', str(file))
                 header, row = file.read_text(encoding='utf-8').splitlines()[:2]
                 rates.append(float(row.split(',')[header.split(',').index('infer_samples_per_sec')]))
             ratios.append(rates[0] / rates[1])
@@ -235,7 +237,8 @@ def forms(hour: Hour) -> str:
 
 
 PARTS: tuple[Callable[[Hour], str], ...] = (
-    tests, counts, beside_timm, memory, fan_out, torchrun, compiled, synchronisation, block, beside_timms_benchmark, forms,
+    tests, counts, beside_timm, memory, fan_out, torchrun, compiled, synchronisation, block, beside_timms_benchmark,
+    forms,
 )  # fmt: skip
 
 
@@ -256,7 +259,9 @@ def run_parts(hour: Hour, report: Path, parts: tuple[Callable[[Hour], str], ...]
             outcome, content, is_good = 'FAILED', f'```\n{type(error).__name__}: {error}\n```', False
         print(f'  {outcome}', flush=True)
         text += f'\n## {part.__name__}: {outcome}\n\n{part.__doc__}\n\n{content}\n'
-        write_text(report, f'{text}\n## Environment\n\n```json\n{json.dumps(environment, indent=2, default=str)}\n```\n')
+        write_text(
+            report, f'{text}\n## Environment\n\n```json\n{json.dumps(environment, indent=2, default=str)}\n```\n'
+        )
     return is_good
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from digits import write_digits
 
-from eca_zoo.harness.accuracy import passes
+from eca_zoo.harness.accuracy import passes, run
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.data.batches import Batch
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 
@@ -18,7 +19,7 @@ class _WatchedPass(passes.Pass):
 
     steps = 0
 
-    def _step(self, batch: passes.Batch) -> None:
+    def _step(self, batch: Batch) -> None:
         type(self).steps += 1
         torch.cuda.set_sync_debug_mode('error' if self.steps > 2 else 'default')
         try:
@@ -33,14 +34,13 @@ def waits_of_a_step(device: torch.device) -> str:
     Raises:
         AssertionError: a step waited.
     """
-    original, passes_of_run = passes.Pass, __import__('eca_zoo.harness.accuracy.run', fromlist=['Pass'])
-    passes_of_run.Pass = _WatchedPass
+    original, run.Pass = run.Pass, _WatchedPass
     try:
         with tempfile.TemporaryDirectory() as folder:
             write_digits(Path(folder))
             settings = EvalSettings(device=str(device), batch_size=16)
             [result] = evaluate([ModelSpec('test_eca_resnet.digits')], DataSpec(root=Path(folder)), settings)
     finally:
-        passes_of_run.Pass = original
+        run.Pass = original
     assert result.error is None, result.error
     return f'{_WatchedPass.steps - 2} steps, none waited'
