@@ -94,3 +94,17 @@ def test_files_functions_and_folders_stay_small(folder):
 def _docstring_lines(node: ast.FunctionDef) -> int:
     text = ast.get_docstring(node, clean=False)
     return 0 if text is None else text.count('\n') + 1
+
+
+@pytest.mark.parametrize('folder', ['scripts', 'benchmark'])
+def test_scripts_import_modules_that_are_there(folder):
+    missing = []
+    for path in (ROOT / folder).rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in names:
+                place = PACKAGE.parent.joinpath(*name.split('.'))
+                if name.startswith('eca_zoo') and not place.is_dir() and not place.with_suffix('.py').is_file():
+                    missing.append(f'{path}: {name}')
+    assert missing == []
