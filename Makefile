@@ -33,7 +33,7 @@ stress: $(READY)
 
 # With CPUs alone it says that there is no GPU and runs what needs none. TIMM names a checkout of timm for comparisons.
 gpu: $(READY)
-	$(BIN)/python scripts/first_gpu_hour.py --report gpu_report.md $(if $(TIMM),--timm $(TIMM))
+	PYTHONPATH=scripts $(BIN)/python -m gpu_hour --report gpu_report.md $(if $(TIMM),--timm $(TIMM))
 
 clean:
 	rm -rf $(VENV) build dist demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis

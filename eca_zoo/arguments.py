@@ -130,7 +130,9 @@ def model_specs(
         named = []
         for model in given:
             known = isinstance(model, str | Path)
-            named += [ModelSpec(name) for name in expand_model_names([str(model)])] if known else [one_model(model)]
+            specs = [ModelSpec(name) for name in expand_model_names([str(model)])] if known else [one_model(model)]
+            # Patterns may overlap; a network of the user's own that is there twice is not known to be meant once.
+            named += [spec for spec in specs if not known or spec not in named]
     if not named:
         raise InputError('no model is named; give at least one, such as eca_resnet50')
     given_anew = {'num_classes': num_classes, 'in_chans': in_chans, 'model_kwargs': dict(model_kwargs or {}) or None}

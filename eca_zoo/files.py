@@ -98,6 +98,11 @@ def decode_text(content: bytes) -> str:
     return re.sub('^\ufeff+', '', text, flags=re.MULTILINE)
 
 
+def encode_text(text: str) -> bytes:
+    """``text`` as UTF-8; names of files that are none have their bytes as ``\\udce9``, as a terminal shows them."""
+    return text.encode('utf-8', 'backslashreplace')
+
+
 def hash_file(path: Path) -> tuple[str, int]:
     """SHA-256 of a file's bytes as hexadecimal digits, and their number."""
     digest, size = hashlib.sha256(), 0

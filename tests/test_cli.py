@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eca_zoo.cli import COMMANDS, build_parser, main
+from tests.harness.image_sets import MODEL, write_folder
 
 SCRIPT = Path(sys.executable).with_name('eca-zoo')
 
@@ -139,6 +140,29 @@ def test_debug_shows_the_traceback():
 
 
 WAYS = pytest.mark.parametrize('command', [[SCRIPT], [sys.executable, '-m', 'eca_zoo']], ids=['script', 'module'])
+
+
+@pytest.mark.parametrize('command', ['validate', 'leaderboard'])
+def test_a_name_that_no_encoding_has_is_shown_and_written_with_an_escape(command, tmp_path):
+    data = Path(os.fsdecode(os.fsencode(tmp_path) + b'/d\xe9'))
+    try:
+        write_folder(data, names=[*'012345678', os.fsdecode(b'\xe9')])
+    except OSError:
+        pytest.skip('this file system has no such names')
+    (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [test_eca_resnet.digits]\ndata: {name: d}\n')
+    arguments = {
+        'validate': ['-m', MODEL, '-j', '0', '--per-class', 'c.csv', '--save-predictions', 'p.parquet'],
+        'leaderboard': ['mine.yaml', '--out', str(data / 'run')],
+    }
+    result = subprocess.run(
+        [SCRIPT, command, *arguments[command], '--data-dir', str(data)], capture_output=True, cwd=tmp_path,
+        env=os.environ | {'PYTHONIOENCODING': 'ascii', 'COLUMNS': '120'},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    if command == 'leaderboard':
+        assert b'd\\udce9/run/leaderboard.csv' in result.stdout
+    else:
+        assert '9,\\udce9,' in (tmp_path / 'c.csv').read_text()
 
 
 @WAYS

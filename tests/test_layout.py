@@ -1,6 +1,7 @@
 """The house: imports go one way, and nothing grows past what a reader takes in."""
 
 import ast
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ FLOORS = (
     ('__init__', '__main__'),
 )
 FILES = sorted(PACKAGE.rglob('*.py'))
+# They are run by hand, so that nothing else notices a name that has moved.
+SCRIPTS = sorted(path for folder in ('scripts', 'benchmark') for path in (ROOT / folder).rglob('*.py'))
 LONGEST_FILE, LONGEST_FUNCTION, FULLEST_FOLDER = 400, 50, 13
 
 
@@ -96,15 +99,12 @@ def _docstring_lines(node: ast.FunctionDef) -> int:
     return 0 if text is None else text.count('\n') + 1
 
 
-@pytest.mark.parametrize('folder', ['scripts', 'benchmark'])
-def test_scripts_import_modules_that_are_there(folder):
+@pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_import_what_is_there(path):
     missing = []
-    for path in (ROOT / folder).rglob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for name in names:
-                place = PACKAGE.parent.joinpath(*name.split('.'))
-                if name.startswith('eca_zoo') and not place.is_dir() and not place.with_suffix('.py').is_file():
-                    missing.append(f'{path}: {name}')
+    for line, name in imports_of(path):
+        try:
+            pkgutil.resolve_name(f'eca_zoo.{name}')
+        except (ImportError, AttributeError):
+            missing.append(f'{path.name}:{line} imports {name}')
     assert missing == []

@@ -7,23 +7,33 @@ function from the parsed arguments to the exit code. torch is imported inside it
 import argparse
 import difflib
 import gc
-import logging
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
+from eca_zoo.cli.logs import logs
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with its arguments; the usage is in the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and the remedy, and end with 2."""
+        self.exit(2, f'{self.prog}: error: {message}; {self.prog} --help shows what there is\n')
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog='eca-zoo',
         description='ECA-Net for timm: verified weights, validation and benchmarks.',
     )
@@ -31,7 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--print-completion', choices=SHELLS, help='print what completes the command in a shell')
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument('--verbose', '-v', action='store_true', help='log what is done, by libraries too')
+    loudness.add_argument(
+        '--quiet', '-q', action='store_true',
+        help='no progress: no bar on a terminal, and elsewhere no lines on what is begun and done',
+    )  # fmt: skip
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
     for module in (weights, publish, validate, benchmark, leaderboard, export):
         module.add_commands(subparsers, parents=[common])
@@ -61,9 +76,8 @@ def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    level = logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(level=level, format='%(levelname)s: %(message)s', stream=sys.stderr)
-    return run_command(args)
+    with logs(args.quiet, args.verbose):
+        return run_command(args)
 
 
 def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
@@ -88,10 +102,17 @@ def run_process(argv: Sequence[str] | None = None) -> int:
     process ends.
     """
     collect_seldom()
+    _print_any_text()
     try:
         return main(argv, owns_process=True)
     finally:
         gc.freeze()
+
+
+def _print_any_text() -> None:
+    """Let standard output, like standard error, show what its encoding lacks as an escape in the place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def run_command(args: argparse.Namespace) -> int:

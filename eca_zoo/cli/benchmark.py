@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
-from eca_zoo.cli.flags import KeyValues, add_compile, add_running, add_setting
+from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_running, add_setting
 from eca_zoo.cli.names import add_names, names_in
 
 if TYPE_CHECKING:
@@ -53,16 +53,13 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that name networks."""
-    add_names(
-        parser,
-        "networks of timm's registry, patterns such as 'eca_resnet*', zoo (the authors'), plain (the same without "
-        'ECA), all, or text files of names',
-    )
+    add_names(parser, NAMES)
     parser.add_argument('--model-list', type=Path, metavar='FILE', help='text file with one name or pattern a line')
     parser.add_argument(
         '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=KeyValues, default={}, help='of their entry points'
     )
     parser.add_argument('--num-classes', type=int, metavar='N', help='classes of the networks (default: their own)')
+    parser.add_argument('--in-chans', type=int, metavar='N', help='channels of the images (default: their own)')
 
 
 def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
     from eca_zoo.api import benchmark
-    from eca_zoo.harness.networks.model_names import read_names
+    from eca_zoo.models.patterns import read_names
 
     collect_as_usual()
     return benchmark(
@@ -124,10 +121,11 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
         precision=_precisions(args),
         backend=args.backend,
         num_classes=args.num_classes,
+        in_chans=args.in_chans,
         model_kwargs=args.model_kwargs,
         results_file=args.results_file,
         results_format=args.results_format,
-        progress=True,
+        progress=not args.quiet,
         device=args.device,
         channels_last=args.channels_last,
         compile=args.compile,

@@ -11,6 +11,14 @@ from typing import Any
 
 from eca_zoo.vocabulary import EARLIER_NAMES, TIMM_NAMES
 
+#: What names of networks can be.
+NAMES = (
+    "networks of timm's registry, zoo (the authors' six), plain (the same without ECA layers), all (every one with "
+    "weights), patterns such as 'eca_resnet*', or text files of names"
+)
+#: What names of checkpoints can be; they stand for the same networks.
+CHECKPOINTS = "checkpoint, network, zoo (the authors' six), all, pattern such as 'eca_resnet*', or text file of names"
+
 
 def add_setting(group: Any, name: str, *short: str, **options: Any) -> None:
     """Add the flag of a setting with all its names; the first of ``short`` are letters."""
@@ -56,6 +64,20 @@ def add_workers(group: Any) -> None:
 def add_run_dir(group: Any, **options: Any) -> None:
     """Add the flag of the folder in which a run that was killed goes on."""
     add_setting(group, 'run_dir', metavar='DIR', type=Path, **options)
+
+
+def add_restart(group: Any) -> None:
+    """Add the flag that forgets what a run has measured: nothing (None), all of it (an empty list), or some models."""
+    group.add_argument(
+        '--restart', nargs='*', metavar='MODEL',
+        help='forget what the --run-dir holds, or what it holds of these models (names or patterns), such as one with '
+        'new weights',
+    )  # fmt: skip
+
+
+def restart_of(args: argparse.Namespace) -> bool | list[str]:
+    """What ``--restart`` asks for, as the functions of the package take it."""
+    return args.restart is not None and (args.restart or True)
 
 
 class KeyValues(argparse.Action):

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.flags import CHECKPOINTS
 from eca_zoo.cli.names import add_names, names_in
 from eca_zoo.cli.weights import quiet_hub, report_errors
 
@@ -18,7 +19,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser = subparsers.add_parser(
         'publish', parents=parents, help='publish checkpoints: on the Hugging Face Hub, or as a folder for a mirror'
     )
-    add_names(parser, 'checkpoint or architecture; with --folder also several, a pattern, or all')
+    add_names(parser, f'{CHECKPOINTS}; several with --folder alone')
     parser.add_argument('--repo', metavar='ORG/NAME', help='repository on the hub; it is made if need be')
     parser.add_argument('--private', action='store_true', help='make a new repository private')
     parser.add_argument('--folder', type=Path, metavar='DIR', help='write the folder here and stop')

@@ -13,7 +13,7 @@ from eca_zoo.cli.names import add_names, names_in
 if TYPE_CHECKING:
     from eca_zoo.weights.manifest import Entry
 
-from eca_zoo.cli.flags import add_setting
+from eca_zoo.cli.flags import CHECKPOINTS, add_setting
 
 _COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'status')
 
@@ -54,7 +54,7 @@ def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         'fetch', parents=parents, help='fetch checkpoints whose hash is known, or repair them'
     )
-    add_names(parser, "checkpoint, architecture, pattern such as 'eca_*', or all")
+    add_names(parser, CHECKPOINTS)
     parser.add_argument('--offline', action='store_true', help='use what is here; HF_HUB_OFFLINE=1 does the same')
     parser.add_argument(
         '--from-authors', action='store_true', help="download the authors' file from Google Drive and convert it"
@@ -163,7 +163,7 @@ def report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
 
 def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('verify', parents=parents, help='check the checkpoints on this machine')
-    add_names(parser, 'as for fetch (default: all that are here)')
+    add_names(parser, f'{CHECKPOINTS} (default: all that are here)')
     parser.add_argument('--format', choices=('text', 'json'), default='text', help='default: text')
     parser.set_defaults(run=_run_verify)
 
@@ -210,7 +210,7 @@ def _verified_row(name: str, entry: 'Entry', path: Path | None, error: Exception
 
 def _add_list(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('list', parents=parents, help='list the checkpoints')
-    add_names(parser, "such as 'eca_resnet*' (default: all)", 'PATTERN')
+    add_names(parser, f'{CHECKPOINTS} (default: all of them)', 'PATTERN')
     parser.add_argument('--format', choices=('table', 'csv', 'json'), default='table')
     parser.set_defaults(run=_run_list)
 

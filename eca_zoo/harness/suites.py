@@ -113,8 +113,11 @@ class _Parser:
     def suite(self, raw: dict[str, Any]) -> Suite:
         file: SuiteFile = self.record('', raw)
         listed = [spec for index, given in enumerate(file.models) for spec in self._specs(given, f'models[{index}]')]
-        models, baseline = self._compared(list({spec.title: spec for spec in listed}.values()), file.baseline)
-        data, validated = self._data(file.data, models)
+        listed = list({spec.title: spec for spec in listed}.values())
+        models, baseline = self._compared(listed, file.baseline)
+        # A counterpart without weights is there for its speed.
+        counted = [spec.title for spec in models if spec in listed or spec.pretrained]
+        data, validated = self._data(file.data, [spec.title for spec in models], counted)
         accuracy: EvalSettings = self.record('accuracy', file.accuracy)
         if accuracy.img_size is None and accuracy.input_size is None:
             accuracy = dataclasses.replace(accuracy, img_size=file.img_size)
@@ -180,16 +183,17 @@ class _Parser:
         with self.named('baseline'):
             return with_baseline(models, name)
 
-    def _data(self, raw: dict[str, Any] | None, models: list[ModelSpec]) -> tuple[DataSpec | None, tuple[str, ...]]:
-        """The data set, and the titles of the models that are validated on it."""
+    def _data(
+        self, raw: dict[str, Any] | None, titles: list[str], counted: list[str]
+    ) -> tuple[DataSpec | None, tuple[str, ...]]:
+        """The data set, and the titles of the models that are validated on it: those ``counted`` by default."""
         if raw is None:
             return None, ()
         data: SuiteData = self.record('data', raw)
         spec = DataSpec(**{one.name: getattr(data, one.name) for one in dataclasses.fields(DataSpec)})
         if data.models is None:
-            # A counterpart without weights is there for its speed.
-            return spec, tuple(model.title for model in models if model.pretrained or model.checkpoint is not None)
-        titles, chosen = [model.title for model in models], list[str]()
+            return spec, tuple(counted)
+        chosen: list[str] = []
         with self.named('data.models'):
             for pattern in data.models:
                 chosen += [pattern] if pattern in titles else expand_model_names([pattern])

@@ -67,3 +67,13 @@ def test_timms_names_and_earlier_ones_are_the_same_flag(name, other):
         if flag in action.option_strings and action.dest == name
     ]
     assert found or (name, other) == ('data_dir', 'root')
+
+
+@pytest.mark.parametrize('command', [['validate', '--model'], ['benchmark', '--model'], ['export']])
+def test_arguments_of_entry_points_are_pairs(command, capsys):
+    with pytest.raises(SystemExit) as error:
+        build_parser().parse_args([*command, 'resnet18', '--model-kwargs', 'x'])
+    assert error.value.code == 2
+    assert "--model-kwargs: expected KEY=VALUE, not 'x'" in capsys.readouterr().err
+    args = build_parser().parse_args([*command, 'resnet18', '--model-kwargs', 'a=0.1', 'b=(3, 3)', 'c=text'])
+    assert args.model_kwargs == {'a': 0.1, 'b': (3, 3), 'c': 'text'}

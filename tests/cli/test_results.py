@@ -86,11 +86,18 @@ def test_table_and_predictions_are_there_when_the_results_file_cannot_be_written
     assert len(pd.read_parquet(predictions)) == 60
 
 
-def test_predictions_that_are_gone_from_the_run_directory_take_nothing_with_them(folder, tmp_path, capsys):
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('harm', [Path.unlink, change_a_byte])
+def test_predictions_that_are_gone_or_damaged_take_nothing_with_them(folder, tmp_path, capsys, harm):
     common = [folder, '--run-dir', tmp_path / 'run', '--save-predictions', tmp_path / 'p.parquet']
     assert validate(*common) == 0
     for part in (tmp_path / 'run' / 'predictions').iterdir():
-        part.unlink()
+        harm(part)
     assert validate(*common, '--results-file', tmp_path / 't.csv') == 1
     assert 'it lacks predictions that cannot be read back' in capsys.readouterr().err
     assert (tmp_path / 't.csv').exists()
@@ -169,7 +176,20 @@ def test_a_benchmark_that_is_interrupted_gives_what_it_has(tmp_path, monkeypatch
 
 
 def test_the_results_file_is_written_although_nobody_reads_what_is_printed(folder, tmp_path):
-    command = [sys.executable, '-m', 'eca_zoo', 'validate', '--device', 'cpu', '-j', '0', '-m', MODEL, str(folder)]
+    command = [
+        sys.executable,
+        '-m',
+        'eca_zoo',
+        'validate',
+        '-q',
+        '--device',
+        'cpu',
+        '-j',
+        '0',
+        '-m',
+        MODEL,
+        str(folder),
+    ]
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -15,9 +15,9 @@ import torch
 from eca_zoo.cli import main
 from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import Entry, Source, load_manifest
-from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint
 from tests.weights.helpers import NAME, entry_with
+from tests.weights.hub_server import HubServer
 
 DIGITS = 'test_eca_resnet.digits'
 CONVERTED = 'eca_mobilenetv2.k13_in1k'

@@ -18,8 +18,8 @@ from eca_zoo.weights.errors import FetchError
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
+from tests.weights.hub_server import HubServer
 
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs a POSIX system')
 

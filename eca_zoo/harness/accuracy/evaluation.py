@@ -17,6 +17,7 @@ from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import Part, PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.run import AccuracyRun
+from eca_zoo.harness.accuracy.run_log import log_start
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
@@ -84,6 +85,7 @@ def evaluate(
         run.say(opened.remarks())
         if predictions is not None or confusion:
             run.store = PredictionStore(opened, journal, predictions is not None)
+        log_start(titles, opened, settings)
         _evaluate(run, models, measured)
         if run.store is not None and predictions is not None:
             run.store.write(predictions, [run.results[title] for title in titles])

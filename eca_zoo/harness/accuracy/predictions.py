@@ -1,6 +1,7 @@
 """The best guesses for each image, kept while models run and written as a Parquet file."""
 
-import uuid
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
-from eca_zoo.files import replacing
+from eca_zoo.files import encode_text, replacing
 from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.machine.processes import current, gather
@@ -43,9 +44,12 @@ class PredictionStore:
         self._parts.setdefault(title, []).append(part)
         if self._journal is None:
             return None
-        path = self._journal.predictions / f'{current().rank:05d}-{uuid.uuid4().hex}.pt'
+        content = io.BytesIO()
+        torch.save(part, content)
+        # The name is the content's, so that damage is noticed.
+        path = self._journal.predictions / f'{current().rank:05d}-{_digest(content.getvalue())}.pt'
         with replacing(path, '--predictions') as temporary:
-            torch.save(part, temporary)
+            temporary.write_bytes(content.getvalue())
         return path.name
 
     def collect(self, title: str, files: Sequence[str | None]) -> None:
@@ -58,7 +62,10 @@ class PredictionStore:
     def _read(self, journal: RunDirectory, name: str) -> list[Part]:
         path = journal.predictions / name
         try:
-            return [torch.load(path, weights_only=True)]
+            content = path.read_bytes()
+            if not path.stem.endswith(_digest(content)):
+                raise RunError('its content has changed')
+            return [torch.load(io.BytesIO(content), weights_only=True)]
         except Exception as error:  # a file that somebody has removed or cut short
             self._lost.append(f'{path}: {one_line(error)}')
             return []
@@ -102,19 +109,19 @@ class PredictionStore:
 
     def _write(self, path: Path, results: Sequence[AccuracyResult]) -> None:
         arrow, parquet = _parquet()
-        names = self._data.images.names()
+        names = [encode_text(name).decode() for name in self._data.images.names()]
         columns: dict[str, list[Any]] = {name: [] for name in ('model', 'file', 'target', 'target_name')}
         columns |= {name: [] for name in ('top5_classes', 'top5_names', 'top5_probabilities')}
         if self._data.real_labels is not None:
             columns['real_labels'] = []
         for result in results:
-            title, named = result.model, dict(enumerate(result.class_names))
-            joined = _joined(self._complete.get(title, []))
+            named = {index: encode_text(name).decode() for index, name in enumerate(result.class_names)}
+            joined = _joined(self._complete.get(result.model, []))
             if not joined:
                 continue
             order = joined['positions'].argsort()
             positions = joined['positions'][order].tolist()
-            columns['model'] += [title] * len(positions)
+            columns['model'] += [encode_text(result.model).decode()] * len(positions)
             columns['file'] += [names[position] for position in positions]
             targets, guesses = joined['targets'][order].tolist(), joined['guesses'][order].tolist()
             columns['target'] += targets
@@ -133,6 +140,10 @@ class PredictionStore:
         table = arrow.table({name: arrow.array(values, types[name]) for name, values in columns.items()})
         with replacing(path, '--predictions') as temporary:
             parquet.write_table(table, temporary)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> Part:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
-from eca_zoo.harness.accuracy.class_names import names_of_classes
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loaded_network import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
 from eca_zoo.harness.accuracy.predictions import Part, PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
+from eca_zoo.harness.accuracy.run_log import log_continued, log_position, log_result
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
 from eca_zoo.harness.data.batches import Loader, PixelTransform
@@ -26,6 +26,7 @@ from eca_zoo.harness.machine.devices import hardware_name
 from eca_zoo.harness.machine.gpus import hardware_kind
 from eca_zoo.harness.machine.memory import release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
+from eca_zoo.harness.networks.class_names import names_of_classes
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import label_names, weights_identity
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -153,6 +154,7 @@ class AccuracyRun:
         self.results |= {
             spec.title: AccuracyResult.from_json(rows[spec.title]) for spec in models if spec.title in rows
         }
+        log_continued(len(self.results), len(models))
         if self.store is not None:
             for title, (_, partials) in self._counted_before(list(self.results)).items():
                 self.store.collect(title, [partial['predictions'] for partial in partials])
@@ -183,6 +185,7 @@ class AccuracyRun:
             exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
             **_transform_columns(plan),
         )
+        log_result(self.results[spec.title])
 
     def _run_pass(
         self, waiting: list[tuple[ModelSpec, InputPlan]]
@@ -198,6 +201,7 @@ class AccuracyRun:
         before = self._counted_before([spec.title for spec, _ in members])
         for spec, member in members:
             member.done = frozenset(before[spec.title][0])
+        log_position({title: blocks for title, (blocks, _) in before.items()}, self.data, self.settings.batch_size or 1)
         todo = [
             block
             for block in blocks_of(self.data, self.settings.batch_size or 1)
@@ -351,12 +355,13 @@ class AccuracyRun:
         if result.error is None and self.journal is not None and self.processes.is_main:
             self.journal.record_row(spec.title, result.to_json(), _TABLE)
         self.results[spec.title] = result
+        log_result(result)
         return False
 
     def _result(
         self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...]
     ) -> AccuracyResult:
-        error = self._incomplete(total.images)
+        error = self.data.incomplete(total.images)
         count = member.network.num_classes
         named = names_of_classes(self.data, member.class_indices.tolist(), count, label_names(member.plan.cfg, count))
         return AccuracyResult(
@@ -381,18 +386,6 @@ class AccuracyRun:
             exit_code=1 if error else 0,
             **_transform_columns(member.plan),
         )
-
-    def _incomplete(self, count: int) -> str | None:
-        """Why ``count`` images are not the data set; timm's readers of streams skip what they cannot read."""
-        spec, declared = self.data.spec, len(self.data.images)
-        if not count:
-            return f'{spec.name}: no image could be counted'
-        if self.data.images.is_stream and declared and count != declared and not spec.skip_bad_images:
-            return (
-                f'{spec.name}: {count} images came from the stream, {declared} were declared; the log says what could '
-                'not be read; repair it, correct --num-samples, or pass --skip-bad-images'
-            )
-        return None
 
 
 def _transform_columns(plan: InputPlan | None) -> dict[str, Any]:

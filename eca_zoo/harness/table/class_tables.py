@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from eca_zoo.files import encode_text
 from eca_zoo.harness.accuracy.counts import IMAGES, PREDICTED, TOP1, TOP5, percent
 from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.table.results_file import ResultsFile
@@ -75,7 +76,8 @@ def _write(
 
 
 def _frame(rows: list[tuple[Any, ...]], columns: Sequence[str], types: dict[str, Any]) -> pd.DataFrame:
-    frame = pd.DataFrame.from_records(rows, columns=list(columns))
+    texts = [[encode_text(cell).decode() if isinstance(cell, str) else cell for cell in row] for row in rows]
+    frame = pd.DataFrame.from_records(texts, columns=list(columns))
     return frame.astype({**dict.fromkeys(columns, 'string'), **types})
 
 

@@ -1,6 +1,7 @@
 """A benchmark of many networks under several settings, as rows that grow while it runs."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import cells_of
 from eca_zoo.harness.table.rows import ComplexityKey, Measured, complexity_key, join_measurements, reported_cells
 from eca_zoo.weights.manifest import usable_manifest
+
+_logger = logging.getLogger(__name__)
 
 MODES = {'inference': (False,), 'train': (True,), 'both': (False, True), 'profile': ()}
 
@@ -73,9 +76,12 @@ class Measurements:
                     continue
                 # The device as it was given: without an index it stands for all GPUs.
                 wanted = dataclasses.replace(settings, train=train, device=given.device)
+                _log_start(missing, wanted, self.baseline)
                 for group in throughput_groups(missing, wanted, self.baseline, progress=progress):
                     new = [result for result in group if result.model not in known]
                     known.update({result.model: result for result in new})
+                    for result in new:
+                        _log_result(result)
                     yield new
 
     def count_complexities(self, shared_cells: Mapping[str, Mapping[str, Any]]) -> Iterator[ComplexityKey]:
@@ -97,6 +103,8 @@ class Measurements:
                 counts = complexity_of_spec(spec, img_size, reparameterize)
                 folded = {'reparameterized': 'yes'} if reparameterize else {}
                 self.complexities[key] = cells_of('complexity', counts) | folded
+                size = f'{counts.params / 1e6:.2f} M parameters, {counts.macs / 1e9:.3g} GMACs'
+                _logger.info('%s: %s at %d pixels', name, size, counts.input_size[-1])
             except RunError as error:
                 self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
         return self.complexities[key]
@@ -119,6 +127,20 @@ class Measurements:
             shared_cells = {name: reported_cells(name, manifest) for name in names}
         complexity_of = self.complexity_of if count else lambda key: self.complexities.get(self._own(key), {})
         return join_measurements(names, self.measured, complexity_of, shared_cells)
+
+
+def _log_start(specs: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline) -> None:
+    own = ' beside its own baseline each' if baseline is not None else ''
+    beside = f' beside {baseline.title}' if isinstance(baseline, ModelSpec) else own
+    what = f'{"training" if settings.train else "inference"} of {len(specs)} networks{beside}'
+    how = f'{settings.rounds} rounds of {settings.round_seconds:g} s'
+    _logger.info('throughput: %s on %s, %s, %s; %s', what, settings.device, settings.backend, settings.precision, how)
+
+
+def _log_result(result: ThroughputResult) -> None:
+    if result.error is None:
+        rate = f'{result.samples_per_sec:.2f} img/s (spread {result.spread_percent:.1f} %)'
+        _logger.info('%s: %s at batch size %d', result.model, rate, result.batch_size)
 
 
 def _own_img_size(spec: ModelSpec) -> int | None:

@@ -12,7 +12,7 @@ import torch
 from timm.models._hub import save_config_for_hf
 
 from eca_zoo.errors import InputError
-from eca_zoo.files import storage_error, write_atomically
+from eca_zoo.files import encode_text, storage_error, write_atomically
 from eca_zoo.weights.manifest import Entry
 
 _CITATION = """\
@@ -81,7 +81,7 @@ def write_folder(folder: Path, content: bytes | bytearray, config: bytes, card: 
     write_atomically(folder / 'model.safetensors', content)
     write_atomically(folder / 'config.json', config)
     if card is not None:
-        write_atomically(folder / 'README.md', card.encode())
+        write_atomically(folder / 'README.md', encode_text(card))
 
 
 def model_card(

@@ -17,7 +17,7 @@ from eca_zoo.weights.convert.publish import publish, write_hub_folder
 from eca_zoo.weights.errors import ConvertNeededError
 from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, load_manifest, parse_manifest, read_manifest
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_server import HubServer
+from tests.weights.hub_server import HubServer
 
 REPO = 'eca-zoo/test_eca_resnet.digits'
 NAME = 'test_eca_resnet.digits'

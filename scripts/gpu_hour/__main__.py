@@ -1,6 +1,6 @@
 """The first hour on a GPU: what cannot be known without one, in one command with a report.
 
-python scripts/first_gpu_hour.py [--report gpu_report.md] [--timm CHECKOUT_OF_TIMM]
+PYTHONPATH=scripts python -m gpu_hour [--report gpu_report.md] [--timm CHECKOUT_OF_TIMM]
 
 Without a GPU it says so and runs what needs none. A part that needs two GPUs, or timm's scripts, says that it was
 skipped. The report is written after each part. The exit code is 1 if a part failed.
@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 from digits import write_digits
+from gpu_hour.synchronisation import waits_of_a_step
 from photographs import MODEL, write_classifier, write_photographs
-from sync_check import waits_of_a_step
 
 import eca_zoo
-from eca_zoo.files import write_text
 from eca_zoo.harness.machine.environment import describe_environment
+from eca_zoo.harness.table.files import write_text
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _DIGITS = 'test_eca_resnet.digits'
 _PRECISIONS = ('tf32', 'fp16', 'bf16', 'amp', 'amp_bf16')
 #: Tests of the GPU's paths that need no GPU.
