@@ -204,8 +204,7 @@ def test_models_beside_one_that_loses_the_device_are_counted_in_fresh_processes(
         return evaluate(models, DataSpec(root=folder), QUICK, predictions=predictions)
 
     good, bad = (ModelSpec('losing', module=_Losing(guilty), label=str(guilty)) for guilty in (False, True))
-    run([good], tmp_path / 'expected.parquet')
-    [expected] = run([good])
+    [expected] = run([good], tmp_path / 'expected.parquet')
     [failed, counted] = run([bad, good], tmp_path / 'counted.parquet')
     assert failed.error == 'True: CUDA error: an illegal memory access was encountered'
     assert counted == expected
