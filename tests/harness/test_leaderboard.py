@@ -218,9 +218,8 @@ def test_another_machine_is_refused(digits, finished, monkeypatch):
 
 
 def test_a_run_is_continued_on_more_gpus_of_its_kind_and_on_no_other_kind(tmp_path, monkeypatch):
-    one = suite(
-        'version: 1\nmodels: [test_resnet]\nthroughput: [{batch_size: 1, img_size: 32, rounds: 1, device: cpu}]'
-    )
+    timing = '{device: cpu, batch_size: 1, img_size: 32, rounds: 1, round_seconds: 0, warmup_steps: 0}'
+    one = suite(f'version: 1\nmodels: [test_resnet]\nthroughput: [{timing}]')
 
     def run(*gpus):
         gpus = [{'name': gpu, 'state': {}} for gpu in gpus]
