@@ -44,7 +44,7 @@ def tests(hour: Hour) -> str:
 PARTS: tuple[Part, ...] = (
     tests, counting.counts, counting.beside_timm, counting.memory, speed.killed_child, speed.fan_out,
     counting.torchrun, counting.compiled, counting.synchronisation, speed.block, speed.layouts,
-    speed.beside_timms_benchmark, speed.forms, speed.export,
+    speed.beside_timms_benchmark, speed.forms, speed.early_gate, speed.export,
 )  # fmt: skip
 
 

@@ -112,6 +112,16 @@ def forms(hour: Hour) -> str:
     return '\n\n'.join(texts)
 
 
+def early_gate(hour: Hour) -> str:
+    """(i) Up to how many channels the form's early gate pays on this device: its threshold comes from CPUs."""
+    hour.need_gpus(1)
+    texts = []
+    for flags in ([], ['--amp', 'float16'], ['--amp', 'float16', '--compile']):
+        arguments = ['benchmark/perf/early_gate.py', '--device', 'cuda', '-b', '1', '256', *flags]
+        texts.append(f'`{" ".join(arguments)}`\n\n{fenced(hour.command(*arguments))}')
+    return '\n\n'.join(texts)
+
+
 def export(hour: Hour) -> str:
     """(i) An exported network gives the logits of the eager one, on the GPU where there is one."""
     device = torch.device('cuda:0' if hour.gpus else 'cpu')

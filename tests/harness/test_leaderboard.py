@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from eca_zoo.harness.table import measurements
 from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import NAMES, to_frame
 from tests.harness.processes import ROOT, complaints, run_program
+from tests.spawning import run_python
 
 IMAGES = 60
 SUITE = """
@@ -82,10 +81,6 @@ def untimed(out):
     return [{name: cell for name, cell in row.items() if name not in TIMED} for row in table(out)]
 
 
-def command(*arguments):
-    return [sys.executable, *map(str, arguments)]
-
-
 def test_a_run_writes_the_table_and_its_environment(first):
     out, result = first
     eca, plain = table(out)
@@ -102,6 +97,9 @@ def test_a_run_writes_the_table_and_its_environment(first):
         'test_resnet', '', '1.000', '',
     )  # fmt: skip
     environment = json.loads((out / 'environment.json').read_text())
+    in_force = environment['flags_in_force']
+    assert set(in_force) == {'accuracy', 'throughput[0]'}
+    assert [in_force[part]['cudnn.benchmark'] for part in ('accuracy', 'throughput[0]')] == [False, True]
     assert environment['command_line'] == ['eca-zoo', 'x']
     assert environment['data']['images'] == IMAGES
     assert len(environment['data']['fingerprint']) == 64
@@ -212,6 +210,21 @@ def test_another_machine_is_refused(digits, finished, monkeypatch):
     monkeypatch.setattr('eca_zoo.harness.machine.environment.processor_name', lambda: 'Abacus 3000')
     with pytest.raises(InputError, match='not "Abacus 3000"'):
         run_leaderboard(suite(), finished, digits)
+
+
+def test_a_run_is_continued_on_more_gpus_of_its_kind_and_on_no_other_kind(tmp_path, monkeypatch):
+    timing = '{device: cpu, batch_size: 1, img_size: 32, rounds: 1, round_seconds: 0, warmup_steps: 0}'
+    one = suite(f'version: 1\nmodels: [test_resnet]\nthroughput: [{timing}]')
+
+    def run(*gpus):
+        gpus = [{'name': gpu, 'state': {}} for gpu in gpus]
+        monkeypatch.setattr('eca_zoo.harness.machine.environment.describe_gpus', lambda: gpus)
+        run_leaderboard(one, tmp_path)
+
+    run('A100')
+    run('A100', 'A100')
+    with pytest.raises(InputError, match=r'gpus.*H100'):
+        run('A100', 'H100')
 
 
 def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path):
@@ -360,7 +373,6 @@ def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
 def test_the_launcher_of_a_clone_runs_a_suite(tmp_path):
     root = Path(leaderboard.__file__).parents[2]
     (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [eca_resnet18]\n')
-    run = command('-m', 'benchmark', tmp_path / 'mine.yaml', f'--run-dir={tmp_path / "run"}')
-    process = subprocess.run(run, cwd=root, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+    done = run_python('-m', 'benchmark', tmp_path / 'mine.yaml', f'--run-dir={tmp_path / "run"}', cwd=root)
+    assert done.returncode == 0, done.stderr
     assert [row['params'] for row in table(tmp_path / 'run')] == ['11689556']
