@@ -3,6 +3,7 @@
 With several workers of pytest-xdist, each has homes of its own and its share of the processors.
 """
 
+import gc
 import os
 import random
 import sys
@@ -53,6 +54,12 @@ def _networks_are_timed_here(request: pytest.FixtureRequest, monkeypatch: pytest
         monkeypatch.setattr(
             rounds, 'runs_apart', lambda spec, settings: settings.keep_freed_memory and runs_apart(spec, settings)
         )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what all tests import out of every later collection of garbage, which costs more than most tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -5,6 +5,7 @@ people's: the package itself is imported by the process, and reads its variables
 variables when timm is imported: a test that sets them starts an interpreter, as does one of the start itself.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -61,6 +62,7 @@ def _work(command: list[str], environment: dict[str, str], cwd: Path, out: Path,
     os.environ.update(environment)
     os.chdir(cwd)
     sys.path[:0] = [str(cwd), *environment.get('PYTHONPATH', '').split(os.pathsep)]
+    gc.freeze()  # what was preloaded is no garbage
     multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kind, *arguments = command
