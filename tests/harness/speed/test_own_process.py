@@ -1,5 +1,6 @@
 """A network that is timed on the CPU has a process of its own, which ends with the measurement."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -9,7 +10,8 @@ import timm
 import torch
 
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.speed.own_process import OwnProcess, runs_apart
+from eca_zoo.harness.speed import rounds
+from eca_zoo.harness.speed.own_process import OwnProcess, launcher_of, runs_apart
 from eca_zoo.harness.speed.rounds import measure_throughput
 from eca_zoo.harness.speed.runners import Runner
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -37,6 +39,21 @@ def processes(monkeypatch):
     return started
 
 
+@pytest.fixture(scope='module')
+def launcher():
+    with launcher_of(QUICK) as launcher:
+        yield launcher
+
+
+@pytest.fixture
+def _one_launcher(launcher, monkeypatch):
+    """All processes are forked from one that has imported what they need once."""
+    monkeypatch.setattr(rounds, 'launcher_of', lambda settings: contextlib.nullcontext(launcher))
+
+
+one_launcher = pytest.mark.usefixtures('_one_launcher')
+
+
 def test_networks_are_built_and_run_elsewhere_and_nothing_stays(processes, monkeypatch):
     def not_here(*_):
         raise AssertionError('it was built in this process')
@@ -50,6 +67,7 @@ def test_networks_are_built_and_run_elsewhere_and_nothing_stays(processes, monke
     assert [process._process.wait() for process in processes] == [0, 0]
 
 
+@one_launcher
 def test_what_goes_wrong_there_is_said_here(processes):
     broken = ModelSpec('eca_resnet18', model_kwargs={'kernel_sizes': (2,)})
     first, second = measure_throughput([broken, PLAIN], dataclasses.replace(QUICK, train=True))
@@ -58,6 +76,7 @@ def test_what_goes_wrong_there_is_said_here(processes):
     assert [process._process.wait() for process in processes] == [0, 0]
 
 
+@one_launcher
 def test_a_process_that_is_killed_is_an_error_of_its_network_alone(processes, monkeypatch):
     time_round = OwnProcess.time_round
 
@@ -74,6 +93,7 @@ def test_a_process_that_is_killed_is_an_error_of_its_network_alone(processes, mo
     assert second.error is None
 
 
+@one_launcher
 def test_it_does_not_heed_signals_to_all_processes_of_the_run(processes, monkeypatch):
     time_round = OwnProcess.time_round
 
