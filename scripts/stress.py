@@ -26,7 +26,14 @@ from eca_zoo.training.record.log import TIMINGS
 from eca_zoo.training.record.state import StateFolder
 
 _ROOT = Path(__file__).resolve().parent.parent
-_TIMINGS = ('infer_samples_per_sec', 'infer_step_time', 'infer_spread', 'relative_throughput', 'peak_memory_mb')
+_TIMINGS = (
+    'infer_samples_per_sec',
+    'infer_step_time',
+    'infer_spread',
+    'relative_throughput',
+    'peak_memory_mb',
+    'peak_reserved_mb',
+)
 _SUITE = """\
 version: 1
 models:

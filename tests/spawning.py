@@ -14,11 +14,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 PRELOADED = ['torch', 'torchvision', 'timm', 'timm.data', 'timm.models', 'pandas', 'sklearn.datasets']
 _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+def context(_: str) -> BaseContext:
+    """In the place of ``multiprocessing.get_context('spawn')``: its processes begin as clean, and sooner."""
+    return _CONTEXT
 
 
 def run_python(
