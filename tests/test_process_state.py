@@ -20,6 +20,7 @@ import eca_zoo
 from tests.harness.image_sets import MODEL, write_folder
 
 QUICK = {'device': 'cpu', 'img_size': 32, 'rounds': 1, 'round_seconds': 0, 'batch_size': 2, 'warmup_steps': 0}
+PATIENCE = 600  # seconds after which a thread stays
 LOGGERS = ('', 'eca_zoo', 'timm', 'torch', 'huggingface_hub', 'PIL')
 
 
@@ -29,6 +30,10 @@ def folder(tmp_path_factory):
 
 
 def state() -> dict[str, object]:
+    # A loader's queues are closed when it has ended, and their threads end soon after.
+    for thread in threading.enumerate():
+        if thread.name == 'QueueFeederThread':
+            thread.join(PATIENCE)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     cudnn = torch.backends.cudnn
     return {
