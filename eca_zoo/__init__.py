@@ -22,6 +22,7 @@ _MODULES = {
     'leaderboard': 'eca_zoo.api',
     'optimize_for_inference': 'eca_zoo.models',
     'read_table': 'eca_zoo.api',
+    'report': 'eca_zoo.api',
 }
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     'leaderboard',
     'optimize_for_inference',
     'read_table',
+    'report',
 ]
 
 

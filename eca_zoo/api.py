@@ -34,6 +34,7 @@ from eca_zoo.harness.table.files import to_csv, to_json, write_text
 from eca_zoo.harness.table.frames import read_table, select, to_frame
 from eca_zoo.harness.table.measurements import MODES, Measurements
 from eca_zoo.progress import ProgressBars
+from eca_zoo.reporting.report import write_report
 
 if TYPE_CHECKING:
     Models = str | Path | nn.Module | Iterable[str | nn.Module] | Mapping[str, str | nn.Module]
@@ -43,7 +44,7 @@ _KEYWORDS = {
     field.name: field.name for kind in (EvalSettings, DataSpec, ModelSpec) for field in dataclasses.fields(kind)
 }
 
-__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table']
+__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report']
 
 
 @takes(EvalSettings, DataSpec, without=('root', 'label'))
@@ -295,3 +296,29 @@ def leaderboard(
         top1_tolerance=read.top1_tolerance,
     )  # fmt: skip
     return board.table
+
+
+@takes()
+def report(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    figures: str | Path | None = None,
+    space: str | Path | None = None,
+) -> list[Path]:
+    """Write one HTML page of a table: it needs no server and no network, and the same input gives the same bytes.
+
+    Args:
+        path: the ``out`` of a leaderboard, or a table as CSV (timm's results files too).
+        out: file of the page; by default ``report.html`` beside the table.
+        figures: folder for figures as SVG, PDF and PNG with the plotted points as CSV; needs matplotlib.
+        space: folder for a static Space of the Hugging Face Hub.
+
+    Returns:
+        The files that were written; the page is the first.
+
+    Raises:
+        InputError: there is no usable table, or something that is not ours is in the way of an output.
+        RunError: an output cannot be written.
+    """
+    return write_report(Path(path), path_of(out), path_of(figures), path_of(space))

@@ -22,7 +22,7 @@ FLOORS = (
     ('harness.table',),
     ('harness.suites',),
     ('harness.leaderboard',),
-    ('report', 'training', 'detection'),
+    ('reporting', 'training', 'detection'),
     ('arguments', 'api'),
     ('cli',),
     ('__init__', '__main__'),

@@ -79,6 +79,14 @@ def wilson_half_width(count: int, total: int) -> float:
     return 100 * Z95 * spread / (1 + z2 / total)
 
 
+def wilson_bounds(count: int, total: int) -> tuple[float, float]:
+    """Bounds, in percent, of the 95 % Wilson score interval of ``count`` successes in ``total`` trials."""
+    share, z2 = count / total, Z95**2
+    centre = 100 * (share + z2 / (2 * total)) / (1 + z2 / total)
+    half_width = wilson_half_width(count, total)
+    return max(0.0, centre - half_width), min(100.0, centre + half_width)
+
+
 def precision_recall_f1(per_class: Sequence[Sequence[int]], average: str) -> tuple[float, float, float]:
     """Precision, recall and F1 in percent, averaged over classes as scikit-learn does with ``zero_division=0``.
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from eca_zoo.errors import InputError
 from eca_zoo.files import write_atomically
 from eca_zoo.harness.table.columns import BY_NAME
-from eca_zoo.report.contents import Contents
-from eca_zoo.report.payload import GROUPS, as_script_data, group_of, payload_of
-from eca_zoo.report.static import facts_as_html, figure_as_svg, table_as_html
+from eca_zoo.reporting.contents import Contents
+from eca_zoo.reporting.payload import GROUPS, as_script_data, group_of, payload_of
+from eca_zoo.reporting.static import facts_as_html, figure_as_svg, table_as_html
 
 MOST_BYTES = 20 * 2**20
 _MARK = '<meta name="generator" content="eca-zoo report">'
@@ -103,7 +103,7 @@ def _csp_hash(text: str) -> str:
 
 
 def _columns_as_html(contents: Contents) -> str:
-    lines = ['<div class="scroll" tabindex="0" role="region" aria-label="columns"><table>']
+    lines = ['<div class="scroll" tabindex="0" role="region" aria-label="definitions of the columns"><table>']
     lines.append('<thead><tr><th scope="col">column<th scope="col">group<th scope="col">unit<th scope="col">meaning')
     lines.append('<tbody>')
     for name in contents.header:

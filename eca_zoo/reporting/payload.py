@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eca_zoo.harness.table.columns import BY_NAME, Column
-from eca_zoo.report.contents import Contents, is_number
+from eca_zoo.reporting.contents import Contents, is_number
 
 #: Columns that a model costs, in the order of the choice; those of rates are better where they are higher.
 COSTS = (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from eca_zoo.harness.table.columns import BY_NAME
-from eca_zoo.report.contents import Contents, is_number
-from eca_zoo.report.payload import ACCURACIES, COSTS
+from eca_zoo.reporting.contents import Contents, is_number
+from eca_zoo.reporting.payload import ACCURACIES, COSTS
 
 MOST_ROWS = 200
 #: Stands for an empty cell.
@@ -30,7 +30,7 @@ def facts_as_html(contents: Contents) -> str:
     lines = [f'<dt>{name}<dd>{html.escape(str(value))}' for name, value in facts.items() if value]
     text = f'<dl class="facts">{"".join(lines)}</dl>' if lines else ''
     if environment.get('command_line'):
-        from eca_zoo.report.page import command_of
+        from eca_zoo.reporting.page import command_of
 
         text += (
             f'<pre id="command" tabindex="0">{html.escape(command_of(contents))}</pre>'

@@ -131,11 +131,7 @@ function listenToPlot() {
   });
 }
 
-const svgText = (svg) => {
-  const copy = svg.cloneNode(true);
-  copy.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
-  return new XMLSerializer().serializeToString(copy);
-};
+const svgText = (svg) => new XMLSerializer().serializeToString(svg);
 
 function saveFigures(asImage) {
   PANELS.forEach(({ svg, name }, place) => {
