@@ -8,7 +8,8 @@ stderr where that is a terminal.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import pandas as pd
 from torch import nn
 
 from eca_zoo.arguments import model_specs, one_model, path_of, record, several, takes
-from eca_zoo.errors import InputError
+from eca_zoo.errors import EcaZooError, InputError
+from eca_zoo.files import StorageError
 from eca_zoo.harness.accuracy import evaluation
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.settings import EvalSettings
@@ -26,25 +28,29 @@ from eca_zoo.harness.machine.processes import agreed, current
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
-from eca_zoo.harness.resume.signals import StopRequest
+from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suites import read_suite
 from eca_zoo.harness.table.columns import cells_of
-from eca_zoo.harness.table.files import to_csv, to_json, write_text
-from eca_zoo.harness.table.frames import read_table, select, to_frame
+from eca_zoo.harness.table.files import formatted, to_json
+from eca_zoo.harness.table.frames import NAMES, read_table, select, to_frame
 from eca_zoo.harness.table.measurements import MODES, Measurements
+from eca_zoo.harness.table.results_file import ResultsFile, check_place
+from eca_zoo.harness.table.timm_files import write_timm_files
 from eca_zoo.progress import ProgressBars
 from eca_zoo.reporting.report import write_report
 
 if TYPE_CHECKING:
     Models = str | Path | nn.Module | Iterable[str | nn.Module] | Mapping[str, str | nn.Module]
 
+_logger = logging.getLogger(__name__)
+
 # Settings in messages are called as the keywords are.
 _KEYWORDS = {
     field.name: field.name for kind in (EvalSettings, DataSpec, ModelSpec) for field in dataclasses.fields(kind)
 }
 
-__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report']
+__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report', 'write_timm_files']
 
 
 @takes(EvalSettings, DataSpec, without=('root', 'label'))
@@ -89,18 +95,29 @@ def evaluate(
 
     Raises:
         InputError: an argument is wrong, or the data cannot be read.
-        RunError: decoding failed as a whole.
+        RunError: decoding failed as a whole, or the predictions cannot be written. ``error.measured`` is the table of
+            the models that were done by then, or None.
     """
-    results = evaluation_results(
-        model_specs(models, checkpoint, pretrained, num_classes, in_chans, model_kwargs),
-        record(DataSpec, options, root=path_of(data)),
-        record(EvalSettings, options),
-        run_dir=path_of(run_dir),
-        restart=restart,
-        predictions=path_of(predictions),
-        progress=progress,
-        names=_KEYWORDS,
-    )
+    tables: list[pd.DataFrame] = []
+    try:
+        evaluation_results(
+            model_specs(models, checkpoint, pretrained, num_classes, in_chans, model_kwargs),
+            record(DataSpec, options, root=path_of(data)),
+            record(EvalSettings, options),
+            run_dir=path_of(run_dir),
+            restart=restart,
+            predictions=path_of(predictions),
+            progress=progress,
+            measured=lambda results: tables.append(_accuracy_table(results)),
+            names=_KEYWORDS,
+        )
+    except EcaZooError as error:
+        error.measured = next(iter(tables), None)
+        raise
+    return tables[0]
+
+
+def _accuracy_table(results: Sequence[AccuracyResult]) -> pd.DataFrame:
     frame = to_frame([{'model': result.model, **_cells(result)} for result in results])
     frame = select(frame, ['accuracy'], ['params', 'param_count'])
     frame.attrs['skipped'] = sorted({f'{image.name}: {image.reason}' for r in results for image in r.skipped})
@@ -124,6 +141,7 @@ def evaluation_results(
     record_every: float = evaluation.RECORD_EVERY,
     progress: bool = False,
     stop: StopRequest | None = None,
+    measured: Callable[[list[AccuracyResult]], None] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """What ``evaluate`` counted, with the counts of each class; the other arguments are those of ``evaluate``.
@@ -131,10 +149,15 @@ def evaluation_results(
     Args:
         record_every: seconds between two records of partial counts in ``run_dir``.
         stop: when it is set, what was counted is recorded and the evaluation ends.
+        measured: called once, with the results of the models that are done, before anything else that can fail.
         names: of settings in messages, by default the flags of the command.
     """
     if restart and run_dir is None:
         raise InputError('--restart is about a --run-dir; name one')
+    if predictions is not None:
+        check_place(predictions, '--save-predictions')
+        if predictions.suffix.lower() in ('.csv', '.json', '.md'):
+            raise InputError(f'{predictions}: predictions are Parquet; name a file .parquet with --save-predictions')
     processes = current()
     directory: Any = contextlib.nullcontext()
     if run_dir is not None:
@@ -145,9 +168,14 @@ def evaluation_results(
             name = state.models[0] if len(state.models) == 1 else f'{len(state.models)} models'
             bars.show(name, state.done, state.total, unit='img')
 
+        def finish(results: list[AccuracyResult]) -> None:
+            bars.close()
+            if measured is not None:
+                measured(results)
+
         return evaluation.evaluate(
             models, data, settings, journal=journal, progress=show, stop=stop, predictions=predictions,
-            record_every=record_every, names=names,
+            record_every=record_every, measured=finish, names=names,
         )  # fmt: skip
 
 
@@ -163,7 +191,7 @@ def benchmark(
     in_chans: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     results_file: str | Path | None = None,
-    results_format: str = 'csv',
+    results_format: str | None = None,
     progress: bool = False,
     **options: Any,
 ) -> pd.DataFrame:
@@ -179,7 +207,7 @@ def benchmark(
         in_chans: channels of their input.
         model_kwargs: further arguments of their entry points.
         results_file: file that the table is written to whenever a group of networks is done.
-        results_format: of that file, csv or json.
+        results_format: of that file (csv, json, md or parquet), where its name does not end in it.
         progress: show a progress bar on a terminal.
         **options: fields of ``ThroughputSettings`` (``device``, ``batch_size``, ``img_size``, ``channels_last``,
             ``compile``, ``fuse``, ``rounds``, ``threads``, ...).
@@ -189,11 +217,12 @@ def benchmark(
 
     Raises:
         InputError: an argument is wrong, or not possible on this machine.
+        RunError: the results file cannot be written. ``error.measured`` is the table.
+        InterruptedRunError: Ctrl-C was pressed. ``error.measured`` is the table as far as it is known.
     """
     if bench not in MODES:
         raise InputError(f'bench {bench!r} is unknown; use one of {", ".join(MODES)}')
-    if results_format not in ('csv', 'json'):
-        raise InputError(f'results_format {results_format!r} is unknown; use csv or json')
+    file = ResultsFile(Path(results_file), results_format) if results_file is not None else None
     specs = model_specs(models, None, True, num_classes, in_chans, model_kwargs)
     reference = None if baseline is None else one_model(baseline)
     if reference is not None:
@@ -205,17 +234,47 @@ def benchmark(
     ]
     measurements = Measurements(specs, settings, bench, reference)
 
-    def save() -> pd.DataFrame:
-        table = measurements.table()
-        if results_file is not None:
-            write_text(Path(results_file), to_json(table) if results_format == 'json' else to_csv(table))
-        return table
+    if file is not None and not file.is_stream:
+        _write(measurements.table(), file)
+    try:
+        with ProgressBars(progress) as bars:
+            for _ in measurements.run(functools.partial(bars.show, 'throughput')):
+                if file is not None and not file.is_stream:
+                    _write_again(measurements.table(), file)
+    except KeyboardInterrupt:
+        error = InterruptedRunError('stopped by SIGINT; networks whose rounds were not done have no throughput')
+        error.measured = _finished(measurements, file)
+        raise error from None
+    return _finished(measurements, file)
 
-    table = save()
-    with ProgressBars(progress) as bars:
-        for _ in measurements.run(functools.partial(bars.show, 'throughput')):
-            table = save()
-    return select(table, ['complexity', 'reported', 'setting', 'infer', 'train'])
+
+def _finished(measurements: Measurements, file: ResultsFile | None) -> pd.DataFrame:
+    """The table, which is in the file too.
+
+    Raises:
+        StorageError: it cannot be written; the error has the table.
+    """
+    table = measurements.table()
+    shown = select(table, ['complexity', 'reported', 'setting', 'infer', 'train'])
+    try:
+        if file is not None:
+            _write(table, file)
+    except EcaZooError as error:
+        error.measured = shown
+        raise
+    return shown
+
+
+def _write(table: pd.DataFrame, file: ResultsFile) -> None:
+    file.write(table[NAMES], formatted(table, NAMES), to_json(table))
+
+
+def _write_again(table: pd.DataFrame, file: ResultsFile) -> None:
+    """Write the table as far as it is known; it is tried again with the next rows."""
+    try:
+        _write(table, file)
+    except StorageError as error:
+        _logger.warning('%s', error)
 
 
 @takes()

@@ -3,17 +3,20 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class EcaZooError(Exception):
     """Base of every error that the package raises on purpose; its text is a single line for the user.
 
     ``exit_code`` is what the command line returns for it. ``is_said_elsewhere`` is set where another process of the run
-    prints the line.
+    prints the line. ``measured`` is the table of what had been measured before, where the function that raised it
+    returns a table; else None.
     """
 
     exit_code = 1
     is_said_elsewhere = False
+    measured: Any = None
 
 
 class InputError(EcaZooError, ValueError):

@@ -7,9 +7,13 @@ import logging
 import os
 import re
 import secrets
+import shutil
+import stat
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from eca_zoo.errors import RunError
@@ -25,6 +29,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, 'utf-16'),
 )  # fmt: skip
 _STALE = 3600.0  # seconds after which a temporary file belongs to nobody
+_TEMPORARY = re.compile(r'\..+\.\d+\.[0-9a-f]{8}\.tmp')
+_MOST_LINKS = 40  # that are followed, as in Linux
 
 
 class StorageError(RunError):
@@ -36,8 +42,13 @@ def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') ->
     # A rename that fails names both files, and the second is the one that the user knows.
     place = error.filename2 or error.filename or path
     elsewhere = f'set {variable} to a folder that can be written'
+    if variable.startswith('--'):
+        elsewhere = f'choose another {variable}'
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f'{place}: no space left to write it; free some, or set {variable} to another disk')
+        there = (
+            f'choose a {variable} on another disk' if variable.startswith('--') else f'set {variable} to another disk'
+        )
+        return StorageError(f'{place}: no space left to write it; free some, or {there}')
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return StorageError(f'{place}: a file stands where a folder is needed; move it away, or {elsewhere}')
     if error.errno == errno.EISDIR:
@@ -83,9 +94,12 @@ def hash_file(path: Path) -> tuple[str, int]:
 
 @contextmanager
 def replacing(path: Path, setting: str = 'ECA_ZOO_HOME') -> Iterator[Path]:
-    """A path beside ``path`` to write to; when the body is done, it is on disk and gets the name.
+    """A path to write to; when the body is done, what it wrote is what ``path`` holds.
 
-    The folder of ``path`` is made. Afterwards the file is complete, or as it was before.
+    The folder of ``path`` is made. A regular file gets its content by a rename: afterwards it is complete, or as it was
+    before, with its permissions. A symbolic link stays, and what it leads to is written. What is no regular file (a
+    pipe, a device, ``/dev/stdout``) takes the bytes as it is; so does a file in whose place none can be put, such as
+    one that a container mounts.
 
     Args:
         path: the file.
@@ -94,17 +108,87 @@ def replacing(path: Path, setting: str = 'ECA_ZOO_HOME') -> Iterator[Path]:
     Raises:
         StorageError: it cannot be written; nothing is left behind.
     """
-    temporary = temporary_beside(path)
+    with ExitStack() as stack:
+        try:
+            target = _end_of_links(path)
+            if is_stream(path) or _only_content_may_change(target):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='eca-zoo-'))
+                temporary = Path(folder) / path.name
+                yield temporary
+                _write_over(path, temporary)
+                return
+            temporary = temporary_beside(target)
+            stack.callback(_remove, temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open('rb+') as file:
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            try:
+                move_into_place(temporary, target)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                _write_over(path, temporary)
+        except OSError as error:
+            raise storage_error(path, error, setting) from None
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written to ``path`` goes on to somebody: a pipe, a device, an open file of this process."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open('rb+') as file:
-            os.fsync(file.fileno())
-        move_into_place(temporary, path)
-    except OSError as error:
-        raise storage_error(path, error, setting) from None
-    finally:
-        _remove(temporary)
+        return _open_file(path) is not None or not (_is_regular(path) or path.is_dir())
+    except OSError:
+        return False
+
+
+def _is_regular(path: Path) -> bool:
+    return stat.S_ISREG(path.stat().st_mode)
+
+
+def _open_file(path: Path) -> int | None:
+    """Number of the open file of this process that ``path`` names (``/dev/stdout``, ``/dev/fd/3``); None if none."""
+    folders = {os.path.realpath(folder) for folder in ('/dev/fd', '/proc/self/fd') if os.path.isdir(folder)}
+    for _ in range(_MOST_LINKS):
+        parent = os.path.realpath(path.parent)
+        if parent in folders and path.name.isdigit():
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = Path(parent) / os.readlink(path)
+    return None
+
+
+def _end_of_links(path: Path) -> Path:
+    """What ``path`` leads to; the file need not exist.
+
+    Raises:
+        OSError: the links lead to themselves.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink() and _open_file(path) is None:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
+
+
+def _only_content_may_change(target: Path) -> bool:
+    """Whether ``target`` is a file that may be written in a folder that may not."""
+    return target.is_file() and os.access(target, os.W_OK) and not os.access(target.parent, os.W_OK)
+
+
+def _write_over(path: Path, source: Path) -> None:
+    """Write the bytes of ``source`` to what ``path`` leads to, which keeps its name and its place."""
+    number = _open_file(path)
+    if number is not None:
+        # Behind what was printed, at the place in the file that this process and its shell share.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        descriptor = os.dup(number)
+    else:
+        descriptor = os.open(path, os.O_WRONLY | (os.O_TRUNC if _is_regular(path) else 0))
+    with source.open('rb') as given, open(descriptor, 'wb') as taker:
+        shutil.copyfileobj(given, taker)
 
 
 def write_atomically(path: Path, content: bytes | bytearray | memoryview, setting: str = 'ECA_ZOO_HOME') -> None:
@@ -136,6 +220,8 @@ def move_into_place(temporary: Path, path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed process left in ``folder``; call it with the folder's lock held."""
     for leftover in folder.glob('.*.tmp'):
+        if not _TEMPORARY.fullmatch(leftover.name):
+            continue
         try:
             if time.time() - leftover.stat().st_mtime > _STALE:
                 leftover.unlink()

@@ -22,8 +22,13 @@ class ProgressBars:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; the next thing that is shown gets a new one."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def show(self, part: str, done: int, total: int, text: str = '', unit: str = 'it') -> None:
         """Show how much of a part is done.
@@ -35,13 +40,14 @@ class ProgressBars:
             text: what is done now.
             unit: of the two numbers.
         """
+        if not self._enabled:
+            return
         from tqdm import tqdm
 
         if self._bar is None or part != self._part:
-            self.__exit__()
+            self.close()
             # disable=None: no bar where stderr is no terminal.
-            disable = None if self._enabled else True
-            self._bar = tqdm(desc=part, total=total or None, initial=done, unit=unit, disable=disable, leave=False)
+            self._bar = tqdm(desc=part, total=total or None, initial=done, unit=unit, disable=None, leave=False)
             self._part = part
         self._bar.total = total or None
         if text:

@@ -37,5 +37,22 @@ def pytest_runtest_setup() -> None:
             getattr(sys.modules[name], function)(0)
 
 
+@pytest.fixture
+def own_processes() -> None:
+    """For tests of the processes that networks are timed in on the CPU."""
+
+
+@pytest.fixture(autouse=True)
+def _networks_are_timed_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time networks in the process of the tests, as on other devices: a start of their own takes them seconds."""
+    if 'torch' in sys.modules and 'own_processes' not in request.fixturenames:
+        from eca_zoo.harness.speed import rounds
+
+        runs_apart = rounds.runs_apart
+        monkeypatch.setattr(
+            rounds, 'runs_apart', lambda spec, settings: settings.keep_freed_memory and runs_apart(spec, settings)
+        )
+
+
 def pytest_unconfigure() -> None:
     _home.cleanup()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from eca_zoo.cli import benchmark, export, leaderboard, report, validate, weights
+from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.errors import EcaZooError
 
 _INTERRUPTED = 130
@@ -33,10 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: the process's) and return its exit code: 0, 1 (failed) or 2 (wrong)."""
+def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
+    """Run the command line ``argv`` (default: the process's) and return its exit code: 0, 1 (failed) or 2 (wrong).
+
+    Args:
+        argv: the arguments.
+        owns_process: the process does nothing else, so that what it is set to need not be put back.
+    """
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.owns_process = owns_process
     if args.version:
         from importlib.metadata import version
 
@@ -53,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_process(argv: Sequence[str] | None = None) -> int:
     """``main`` for a process that does nothing else, which begins and ends sooner.
 
-    Importing torch and timm makes some hundred thousand objects that live until the process ends: the garbage collector
-    looks at them less often meanwhile, and not again when they end.
+    The garbage collector looks less often at the objects that importing torch and timm makes, and not again when the
+    process ends.
     """
-    gc.set_threshold(10_000)
+    collect_seldom()
     try:
-        return main(argv)
+        return main(argv, owns_process=True)
     finally:
         gc.freeze()
 

@@ -4,11 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from eca_zoo.cli.collector import collect_as_usual
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _EPILOG = """\
 Flags have the names of timm's benchmark.py. Without a counterpart: --opt and what belongs to it (training steps use
-SGD with momentum 0.9), --torchscript, --aot-autograd, --fuser (outdated in PyTorch), --detail, --fast-norm, --reparam,
+SGD with momentum 0.9), --torchscript, --aot-autograd, --fuser (outdated in PyTorch), --detail, --fast-norm,
 --gp, --grad-checkpointing, --drop* (use --model-kwargs), --input-size, --use-train-size (use --img-size),
 --num-bench-iter (use --rounds and --round-seconds), --no-retry.
 """
@@ -33,8 +38,12 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument('--train', dest='bench', action='store_const', const='train', help='same as --bench train')
     add_throughput_flags(parser)
-    parser.add_argument('--results-file', type=Path, metavar='FILE', help='write the table here')
-    parser.add_argument('--results-format', choices=('csv', 'json'), default='csv', help='of that file (default: csv)')
+    parser.add_argument(
+        '--results-file', type=Path, metavar='FILE', help='write the table here: .csv, .json, .md or .parquet'
+    )
+    parser.add_argument(
+        '--results-format', choices=('csv', 'json', 'md', 'parquet'), help='of a file whose name does not end in one'
+    )
     parser.set_defaults(run=_run)
 
 
@@ -73,19 +82,43 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
         '--backend', nargs='+', default=['torch'], metavar='B',
         help='torch, onnxruntime or openvino; several give a row each (default: torch)',
     )  # fmt: skip
+    parser.add_argument('--reparam', action='store_true', help='fold the branches of models that are made for it')
     parser.add_argument('--fuse', action='store_true', help='time the form for inference: batch norms folded')
     parser.add_argument('--rounds', type=int, default=10, metavar='N', help='turns of each network (default: 10)')
     parser.add_argument('--round-seconds', type=float, default=0.5, metavar='S', help='length of one (default: 0.5)')
     parser.add_argument('--num-warm-iter', type=int, default=5, metavar='N', help='untimed steps first (default: 5)')
     parser.add_argument('--threads', type=int, metavar='N', help="of the CPU (default: PyTorch's choice)")
+    parser.add_argument(
+        '--keep-freed-memory', action='store_true',
+        help='on the CPU, in processes whose C library keeps the memory of freed tensors (see benchmark/README.md)',
+    )  # fmt: skip
 
 
 def _run(args: argparse.Namespace) -> int:
-    from eca_zoo.api import benchmark
-    from eca_zoo.harness.networks.model_names import read_names
+    from eca_zoo.errors import EcaZooError
     from eca_zoo.harness.table.text import to_text
 
-    table = benchmark(
+    try:
+        table = _measured(args)
+    except EcaZooError as error:
+        if error.measured is not None:
+            print(to_text(error.measured), flush=True)
+        raise
+    print(to_text(table))
+    if args.results_file:
+        print(f'The table is in {args.results_file}', flush=True)
+    failed = table.dropna(subset='error')
+    for model, reason in failed[['model', 'error']].itertuples(index=False):
+        print(f'eca-zoo benchmark: failed: {model}: {reason}', file=sys.stderr)
+    return 0 if failed.empty else 1
+
+
+def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
+    from eca_zoo.api import benchmark
+    from eca_zoo.harness.networks.model_names import read_names
+
+    collect_as_usual()
+    return benchmark(
         [*args.model, *(read_names(args.model_list) if args.model_list else [])],
         baseline=args.baseline,
         bench=args.bench,
@@ -107,14 +140,9 @@ def _run(args: argparse.Namespace) -> int:
         round_seconds=args.round_seconds,
         warmup_steps=args.num_warm_iter,
         threads=args.threads,
+        reparameterize=args.reparam,
+        keep_freed_memory=args.keep_freed_memory,
     )
-    print(to_text(table))
-    if args.results_file:
-        print(f'The table is in {args.results_file}', flush=True)
-    failed = table.dropna(subset='error')
-    for model, error in failed[['model', 'error']].itertuples(index=False):
-        print(f'eca-zoo benchmark: failed: {model}: {error}', file=sys.stderr)
-    return 0 if failed.empty else 1
 
 
 def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:

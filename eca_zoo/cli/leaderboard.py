@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.collector import collect_as_usual
 from eca_zoo.resources import packaged_names
 
 if TYPE_CHECKING:
@@ -43,12 +44,27 @@ def _run(args: argparse.Namespace) -> int:
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
+    collect_as_usual()
     with stop_on_signals() as stop, process_group():
+        if args.owns_process:
+            _keep_memory(args.suite)
         table = leaderboard(
             args.suite, args.out, data_dir=args.data_dir, restart=args.restart, format=args.format, progress=True,
             command_line=sys.argv, stop=stop,
         )  # fmt: skip
     return 0 if table is None else _print(table, args.check)
+
+
+def _keep_memory(name: str) -> None:
+    """Keep freed memory where no throughput of the suite depends on it."""
+    from eca_zoo.harness.machine.devices import resolve_device
+    from eca_zoo.harness.machine.memory import keep_freed_memory
+    from eca_zoo.harness.machine.processes import agreed
+    from eca_zoo.harness.suites import read_suite
+
+    timed = agreed(lambda: [resolve_device(settings.device) for settings in read_suite(name).throughput])
+    if not any(device.type == 'cpu' for device in timed):
+        keep_freed_memory()
 
 
 def _print(table: 'pd.DataFrame', check: bool) -> int:

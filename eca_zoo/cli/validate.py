@@ -5,11 +5,12 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eca_zoo.cli.validate_report import exit_code, report
+from eca_zoo.cli.validate_report import exit_code, report, results_file
 from eca_zoo.harness.data.data_spec import CLASS_LEVELS
 from eca_zoo.harness.data.kinds import prefixes
 
 if TYPE_CHECKING:
+    from eca_zoo.harness.accuracy.results import AccuracyResult
     from eca_zoo.harness.accuracy.settings import EvalSettings
     from eca_zoo.harness.data.data_spec import DataSpec
     from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -170,8 +171,12 @@ def _add_running(group: Any) -> None:
 
 
 def _add_output(group: Any) -> None:
-    group.add_argument('--results-file', metavar='FILE', type=Path, help="table with timm's columns")
-    group.add_argument('--results-format', choices=('csv', 'json'), default='csv')
+    group.add_argument(
+        '--results-file', metavar='FILE', type=Path, help="table with timm's columns: .csv, .json, .md or .parquet"
+    )
+    group.add_argument(
+        '--results-format', choices=('csv', 'json', 'md', 'parquet'), help='of a file whose name does not end in one'
+    )
     group.add_argument('--metrics-avg', choices=('micro', 'macro', 'weighted'), help='also precision, recall and F1')
     group.add_argument('--save-predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
     group.add_argument('--run-dir', metavar='DIR', type=Path, help='journal: a killed run continues from it')
@@ -184,6 +189,8 @@ def _add_output(group: Any) -> None:
 def _run_validate(args: argparse.Namespace) -> int:
     from eca_zoo.api import evaluation_results
     from eca_zoo.errors import InputError
+    from eca_zoo.harness.machine.devices import resolve_device
+    from eca_zoo.harness.machine.memory import keep_freed_memory
     from eca_zoo.harness.machine.processes import agreed, process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
@@ -192,12 +199,22 @@ def _run_validate(args: argparse.Namespace) -> int:
     _move_data_from_models(args)
     _quiet_hub(args.verbose)
     with stop_on_signals() as stop, process_group() as processes:
-        models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
-        results = evaluation_results(
+        models, data, settings, file = agreed(
+            lambda: (_model_specs(args), _data_spec(args), _settings(args), results_file(args))
+        )
+        if args.owns_process and resolve_device(settings.device).type == 'cpu':
+            # No accuracy depends on it.
+            keep_freed_memory()
+        codes: list[int] = []
+
+        def finish(results: list['AccuracyResult']) -> None:
+            codes.append(report(args, results, file) if processes.is_main else exit_code(results))
+
+        evaluation_results(
             models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.save_predictions,
-            record_every=args.record_every, progress=True, stop=stop,
+            record_every=args.record_every, progress=True, stop=stop, measured=finish,
         )  # fmt: skip
-        return report(args, results) if processes.is_main else exit_code(results)
+        return codes[0]
 
 
 def _quiet_hub(verbose: bool) -> None:

@@ -15,6 +15,7 @@ from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.machine.environment import describe_environment
+from eca_zoo.harness.machine.memory import allocator_variables
 from eca_zoo.harness.machine.processes import Processes, agreed
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.user_checkpoint import with_head_classes
@@ -93,21 +94,25 @@ def run_leaderboard(
     )
     with settings_named(KEYS):
         data, measurements = agreed(lambda: _checked(suite, out, data_dir))
-    with RunDirectory(out, _run_identity(suite), restart, processes.rank) as journal:
-        accuracies: list[AccuracyResult] = []
+    own_files = (TABLE_FILE, ENVIRONMENT_FILE)
+    with RunDirectory(out, _run_identity(suite), restart, processes.rank, own_files) as journal:
+        run = _Run(suite, data, measurements, journal, timm_format=timm_format)
         if data is not None:
 
             def show(progress: Progress) -> None:
                 report('validation', progress.done, progress.total, ', '.join(progress.models))
 
             validated = [spec for spec in suite.models if spec.title in suite.validated]
-            accuracies = evaluate(
-                validated, data, suite.accuracy, journal=journal, progress=show, stop=stop, names=KEYS
-            )
-        if not processes.is_main:
-            return None
-        run = _Run(suite, data, measurements, journal, accuracies, timm_format)
-        return run.measure(command_line, report, stop)
+            try:
+                evaluate(
+                    validated, data, suite.accuracy, journal=journal, progress=show, stop=stop,
+                    measured=run.accuracies.extend, names=KEYS,
+                )  # fmt: skip
+            except Exception:
+                if processes.is_main and run.accuracies:
+                    run.write_known()
+                raise
+        return run.measure(command_line, report, stop) if processes.is_main else None
 
 
 def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Measurements]:
@@ -148,9 +153,14 @@ class _Run:
     data: DataSpec | None
     measurements: Measurements
     journal: RunDirectory
-    accuracies: list[AccuracyResult]
-    timm_format: bool
+    accuracies: list[AccuracyResult] = field(default_factory=list)
+    timm_format: bool = False
     manifest: Manifest = field(default_factory=load_manifest)
+
+    def write_known(self) -> None:
+        """Write the table of what is known of a run that ends before everything is measured."""
+        self._restore()
+        self._write(count=False)
 
     def measure(self, command_line: Sequence[str], report: Report, stop: StopRequest) -> Leaderboard:
         """Count and time what the journal does not hold, and write the table."""
@@ -182,7 +192,8 @@ class _Run:
     def _restore(self) -> None:
         """Take what the journal holds."""
         for row in self.journal.finished_rows(_COMPLEXITY).values():
-            self.measurements.complexities[row['title'], row['img_size']] = row['cells']
+            counted = row['title'], row['img_size'], row.get('reparameterize', False)
+            self.measurements.complexities[counted] = row['cells']
         for key, row in self.journal.finished_rows(_THROUGHPUT).items():
             result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
             _, results = self.measurements.measured[int(key.partition('/')[0])]
@@ -205,13 +216,15 @@ class _Run:
         """Count the complexity of the networks that the journal does not hold."""
         shared = self._shared_cells()
         total = len(self.measurements.specs)
-        for done, (title, img_size) in enumerate(self.measurements.count_complexities(shared)):
+        for done, key in enumerate(self.measurements.count_complexities(shared)):
+            title, img_size, reparameterize = key
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
-            cells = self.measurements.complexities[title, img_size]
+            cells = self.measurements.complexities[key]
             if 'error' not in cells:
-                row = {'title': title, 'img_size': img_size, 'cells': cells}
-                self.journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
+                row = {'title': title, 'img_size': img_size, 'reparameterize': reparameterize, 'cells': cells}
+                name = f'{title}@{img_size}{"/reparameterized" if reparameterize else ""}'
+                self.journal.record_row(name, row, _COMPLEXITY)
 
     def _end_if(self, stop: StopRequest) -> None:
         if stop.signal_name is not None:
@@ -232,15 +245,25 @@ class _Run:
             cells[spec.title] = {**measured, **reported}
         return cells
 
-    def _write(self) -> list[Path]:
-        """Write the table as far as it is known; returns its files."""
-        table = self.measurements.table(self._shared_cells())
-        texts = {TABLE_FILE: to_csv(table)}
-        if self.timm_format:
-            texts |= to_timm_files(table)
+    def _write(self, count: bool = True) -> list[Path]:
+        """Write the table as far as it is known; returns its files.
+
+        timm's files are kept up to date once they were asked for, and removed where nothing is left for them.
+
+        Args:
+            count: count the complexities that the table lacks.
+        """
+        journal = self.journal
+        table = self.measurements.table(self._shared_cells(), count)
+        write_text(journal.path / TABLE_FILE, to_csv(table))
+        texts = to_timm_files(table) if self.timm_format or journal.written_files() else {}
         for name, text in texts.items():
-            write_text(self.journal.path / name, text)
-        return [self.journal.path / name for name in [*texts, ENVIRONMENT_FILE]]
+            journal.record_file(name)
+            write_text(journal.path / name, text)
+        for name in journal.written_files():
+            if name not in texts:
+                journal.remove_file(name)
+        return [journal.path / name for name in [TABLE_FILE, *texts, ENVIRONMENT_FILE]]
 
     def _result(self) -> Leaderboard:
         """The finished table."""
@@ -314,6 +337,7 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
         'threads': environment['threads']['intra_op'],
         'gpus': [gpu['name'] for gpu in environment['gpus']],
         'torch': environment['versions']['torch'],
+        'allocator': allocator_variables(),
     }
 
 

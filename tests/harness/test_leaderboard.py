@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eca_zoo.cli import main
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness import leaderboard
+from eca_zoo.harness.accuracy.run import AccuracyRun
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
@@ -261,8 +262,50 @@ def test_timms_format_is_written_beside_the_table(digits, finished, suite_file, 
     assert main(arguments) == 0
     assert (out / 'results-digits.csv').read_text().startswith('model,img_size,top1,top1_err,top5,top5_err,')
     timed = (out / 'benchmark-infer-fp32-nchw-cpu.csv').read_text().splitlines()
-    assert {line.split(',')[0] for line in timed} == {'model', 'test_eca_resnet.digits', 'test_resnet'}
+    assert {line.split(',')[0] for line in timed} == {'model', 'test_eca_resnet', 'test_resnet'}
     assert f'written: {out}/leaderboard.csv, {out}/results-digits.csv' in capsys.readouterr().out
+
+
+def test_timms_files_hold_rows_stay_up_to_date_and_go_with_what_they_show(digits, tmp_path):
+    out = tmp_path / 'run'
+    names = ['benchmark-infer-fp32-nchw-cpu.csv', 'results-digits.csv']
+    (tmp_path / 'run').mkdir()
+    (out / 'results-mine.csv').write_text('mine')
+    result = run_leaderboard(suite(), out, digits, timm_format=True)
+    assert sorted(path.name for path in out.glob('*-*.csv')) == [*names, 'results-mine.csv']
+    assert sorted(path.name for path in result.files if '-' in path.name) == names
+    more = SUITE.replace('[test_eca_resnet.digits, test_resnet]', '[test_eca_resnet.digits, test_efficientnet]')
+    run_leaderboard(suite(more), out, digits)
+    assert 'test_efficientnet' in (out / names[0]).read_text()
+    other = SUITE.split('throughput')[0].replace('name: digits', 'name: imagenet')
+    run_leaderboard(suite(other), out, digits, timm_format=True, restart=True)
+    assert sorted(path.name for path in out.glob('*-*.csv')) == ['results-imagenet.csv', 'results-mine.csv']
+
+
+def test_a_run_that_is_begun_anew_leaves_no_table_of_the_earlier_one(finished, monkeypatch):
+    def fail(*arguments, **options):
+        raise RunError('the disk is gone')
+
+    monkeypatch.setattr(leaderboard, 'describe_environment', fail)
+    with pytest.raises(RunError):
+        run_leaderboard(suite(), finished, restart=True)
+    assert sorted(path.name for path in finished.iterdir()) == ['.lock', 'journal-00000.jsonl']
+
+
+def test_models_that_are_validated_are_in_the_table_of_a_run_that_fails(digits, tmp_path, monkeypatch):
+    run_pass = AccuracyRun._run_pass
+
+    def fail_in_the_second(self, waiting):
+        if self.results:
+            raise RunError('the disk is gone')
+        return run_pass(self, waiting)
+
+    monkeypatch.setattr(AccuracyRun, '_run_pass', fail_in_the_second)
+    both = '[test_eca_resnet.digits, {name: test_resnet, num_classes: 10, pretrained: false, label: other}]'
+    text = f'version: 1\nmodels: {both}\ndata: {{name: digits}}\naccuracy: {{batch_size: 16, workers: 0}}'
+    with pytest.raises(RunError, match='the disk is gone'):
+        run_leaderboard(suite(text), tmp_path, digits)
+    assert [row['top1'] != '' for row in table(tmp_path)] == [True, False]
 
 
 def test_the_check_names_rows_beyond_the_tolerance():

@@ -204,12 +204,13 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_removed_when_they_are_old(tmp_path: Path) -> None:
-    old, new = tmp_path / '.a.1.x.tmp', tmp_path / '.a.2.y.tmp'
-    old.write_bytes(b'x')
-    new.write_bytes(b'x')
+    old, new, others = (tmp_path / name for name in ('.a.1.0123abcd.tmp', '.a.2.0123abcd.tmp', '.notes.tmp'))
+    for path in (old, new, others):
+        path.write_bytes(b'x')
     os.utime(old, (0, 0))
+    os.utime(others, (0, 0))
     remove_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == [new]
+    assert sorted(tmp_path.iterdir()) == [new, others]
 
 
 @posix

@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data._utils import signal_handling
 
 from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
@@ -18,7 +21,6 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.devices import numeric_flags
-from eca_zoo.harness.machine.memory import freed_memory_kept
 from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -37,6 +39,7 @@ def evaluate(
     stop: StopRequest | None = None,
     predictions: Path | None = None,
     record_every: float = RECORD_EVERY,
+    measured: Callable[[list[AccuracyResult]], None] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
@@ -54,12 +57,14 @@ def evaluate(
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
         record_every: seconds between two records of partial counts.
+        measured: called once, with the results of the models that are done, before anything else that can fail: before
+            predictions are written, and before an error that ends the evaluation is raised.
         names: of settings in messages, see ``with_names``; by default the flags of ``validate``.
 
     Raises:
         InputError: the data set or a setting cannot be used, an image cannot be decoded, or the run directory belongs
             to another run.
-        RunError: decoding failed as a whole.
+        RunError: decoding failed as a whole, or the predictions cannot be written.
         InterruptedRunError: ``stop`` was set.
     """
     processes, names = current(), names or {}
@@ -72,14 +77,30 @@ def evaluate(
         run.say(opened.remarks())
         if predictions is not None:
             run.store = PredictionStore(opened, journal)
-        during.enter_context(numeric_flags(settings.precision))
-        during.enter_context(_repeatable(settings))
-        during.enter_context(_room_to_compile(settings))
-        during.enter_context(freed_memory_kept(torch.device(settings.device)))
-        results = run.evaluate(models)
+        _evaluate(run, models, measured)
         if run.store is not None and predictions is not None:
             run.store.write(predictions, titles)
-    return [results[title] for title in titles]
+    return [run.results[title] for title in titles]
+
+
+def _evaluate(
+    run: AccuracyRun, models: Sequence[ModelSpec], measured: Callable[[list[AccuracyResult]], None] | None
+) -> None:
+    """Evaluate ``models`` and hand the results to ``measured``, those of an evaluation that fails too."""
+    measured = measured or (lambda _: None)
+    titles = [spec.title for spec in models]
+    try:
+        with contextlib.ExitStack() as during:
+            during.enter_context(numeric_flags(run.settings.precision))
+            during.enter_context(_repeatable(run.settings))
+            during.enter_context(_room_to_compile(run.settings))
+            during.enter_context(_handler_of_children_kept())
+            run.evaluate(models)
+    except Exception:
+        if run.results:
+            measured([run.results[title] for title in titles if title in run.results])
+        raise
+    measured([run.results[title] for title in titles])
 
 
 def _prepare(
@@ -106,6 +127,22 @@ def _room_to_compile(settings: EvalSettings) -> contextlib.AbstractContextManage
     import torch._dynamo
 
     return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
+
+
+@contextlib.contextmanager
+def _handler_of_children_kept() -> Iterator[None]:
+    """Give SIGCHLD its handler back: torch's loaders with workers set one, the first time and for good."""
+    if not hasattr(signal, 'SIGCHLD') or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(signal.SIGCHLD) != before:
+            signal.signal(signal.SIGCHLD, before)
+            # The next loader, the user's own perhaps, sets it again.
+            signal_handling._SIGCHLD_handler_set = False
 
 
 def _check_same_data(opened: OpenData) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.files import replacing
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.machine.processes import current, gather
@@ -31,9 +31,12 @@ class PredictionStore:
         self._data, self._journal = data, journal
         self._parts: dict[str, list[Part]] = {}
         self._complete: dict[str, list[Part]] = {}
+        self._lost: list[str] = []
 
     def add(self, title: str, predictions: list[Part]) -> str | None:
-        """Keep guesses of a model; returns the file name of the part if it was written to the run directory."""
+        """Keep guesses of a model; returns the file name of the part if one was written to the run directory."""
+        if not predictions:
+            return None
         part = _joined(predictions)
         self._parts.setdefault(title, []).append(part)
         if self._journal is None:
@@ -47,18 +50,37 @@ class PredictionStore:
         """Put the guesses of a model together: those of all processes, and ``files`` of earlier runs."""
         parts = [part for own in gather(self._parts.pop(title, [])) for part in own]
         if current().is_main and self._journal is not None:
-            folder = self._journal.predictions
-            parts += [torch.load(folder / name, weights_only=True) for name in files if name is not None]
+            parts += [part for name in files if name is not None for part in self._read(self._journal, name)]
         self._complete[title] = parts
+
+    def _read(self, journal: RunDirectory, name: str) -> list[Part]:
+        path = journal.predictions / name
+        try:
+            return [torch.load(path, weights_only=True)]
+        except Exception as error:  # a file that somebody has removed or cut short
+            self._lost.append(f'{path}: {one_line(error)}')
+            return []
 
     def write(self, path: Path, titles: Sequence[str]) -> None:
         """Write a row for each model and image: file, target, the best five classes and their probabilities.
 
         Raises:
-            StorageError: it cannot be written.
+            RunError: it cannot be written, or guesses of an earlier run are lost; the others are written.
         """
         if not current().is_main:
             return
+        try:
+            self._write(path, titles)
+        except EcaZooError:
+            raise
+        except Exception as error:
+            raise RunError(f'{path}: the predictions cannot be written: {one_line(error)}') from error
+        if self._lost:
+            raise RunError(
+                f'{path}: it lacks predictions that cannot be read back: {self._lost[0]}; --restart counts them again'
+            )
+
+    def _write(self, path: Path, titles: Sequence[str]) -> None:
         arrow, parquet = _parquet()
         names = self._data.images.names()
         columns: dict[str, list[Any]] = {name: [] for name in ('model', 'file', 'target')}

@@ -25,6 +25,7 @@ class AccuracyResult:
 
     Attributes:
         model: its title.
+        name: what timm builds it by, without its checkpoint.
         dataset: name of the data set.
         weights_sha256: of the file that the weights were loaded from; None where nobody knows it.
         num_images: images that were counted.
@@ -47,6 +48,7 @@ class AccuracyResult:
 
     model: str
     dataset: str
+    name: str = ''
     weights_sha256: str | None = None
     num_images: int = 0
     top1_count: int = 0

@@ -134,7 +134,8 @@ class AccuracyRun:
         _logger.debug('%s failed', spec.title, exc_info=error)
         self.results[spec.title] = AccuracyResult(
             model=spec.title,
-            dataset=self.data.spec.name,
+            name=spec.name,
+            dataset=self.data.spec.results_name,
             checkpoint=spec.checkpoint,
             error=with_names(text, self.names),
             exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
@@ -261,11 +262,11 @@ class AccuracyRun:
         return show
 
     def _interrupted(self) -> InterruptedRunError:
-        where = (
-            f'what was counted is in {self.journal.path}; the same command continues'
-            if self.journal is not None and not self.data.images.is_stream
-            else 'nothing was saved; with --run-dir DIR the same command would continue'
-        )
+        if self.journal is not None and not self.data.images.is_stream:
+            where = f'what was counted is in {self.journal.path}; the same command continues'
+        else:
+            lost = 'what was counted of the other models is lost' if self.results else 'nothing was saved'
+            where = f'{lost}; with --run-dir DIR the same command would continue'
         return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
 
     def _finish(
@@ -303,7 +304,8 @@ class AccuracyRun:
         error = self._incomplete(total.images)
         return AccuracyResult(
             model=spec.title,
-            dataset=self.data.spec.name,
+            name=spec.name,
+            dataset=self.data.spec.results_name,
             weights_sha256=member.network.weights_sha256,
             num_images=total.images,
             top1_count=total.top1,

@@ -1,5 +1,6 @@
 """Batches of decoded images: read, decoded and transformed once for all models of a pass, normalised on the device."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -204,9 +205,15 @@ def make_loader(
         collate_fn=_unchanged,
         worker_init_fn=_prepare_worker,
         pin_memory=pin_memory,
+        # Without one, the loader would fix the process's own start method for good.
+        multiprocessing_context=_start_method() if num_workers else None,
         # Without one, the loader would draw from torch's global random state.
         generator=torch.Generator(),
     )
+
+
+def _start_method() -> str:
+    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
 def _unchanged(batch: Any) -> Any:

@@ -7,6 +7,9 @@ from typing import Literal
 ClassLevel = Literal['leaf', 'top']
 CLASS_LEVELS: tuple[ClassLevel, ...] = ('leaf', 'top')
 
+#: Names of ImageNet's validation set, with its own labels and all of its classes.
+IMAGENET_NAMES = ('imagenet-1k', 'imagenet', 'imagenet1k', 'ilsvrc2012')
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -58,3 +61,20 @@ class DataSpec:
         if self.dataset:
             return self.dataset
         return self.root.resolve().name.removesuffix('.tar') if self.root is not None else ''
+
+    @property
+    def results_name(self) -> str:
+        """What tables call the results on it: other labels, or a part of the classes, are another data set.
+
+        With ReaL labels ``imagenet-1k`` is ``imagenet-1k-real``; with the classes of ImageNet-A alone it is
+        ``imagenet-a-clean``, as timm calls it.
+        """
+        name = self.name
+        if self.real_labels and 'real' not in name.lower():
+            name = f'{name}-real'
+        if self.valid_labels:
+            part = Path(self.valid_labels).stem
+            if name.lower() in IMAGENET_NAMES and part in ('imagenet-a', 'imagenet-r'):
+                return f'{part}-clean'
+            name = name if part in name.lower() else f'{name}-{part}'
+        return name

@@ -100,7 +100,7 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def numeric_flags(precision: str, threads: int | None = None) -> Iterator[None]:
     """Set torch's global flags (TF32 for ``precision``, cuDNN's search, CPU threads) and restore them afterwards."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, torch.get_num_threads())
+    before = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark, torch.get_num_threads())
     try:
         matmul.allow_tf32 = cudnn.allow_tf32 = precision == 'tf32'
         cudnn.benchmark = True
@@ -108,6 +108,8 @@ def numeric_flags(precision: str, threads: int | None = None) -> Iterator[None]:
             torch.set_num_threads(threads)
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before[:3]
+        # Of its three values, matmul.allow_tf32 tells two apart.
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32, cudnn.benchmark = before[1:3]
         if threads is not None:
             torch.set_num_threads(before[3])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from eca_zoo.errors import InputError, RunError
+from eca_zoo.files import is_stream, replacing
 from eca_zoo.harness.networks.building import create_network, default_input_size, fused, in_evaluation
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import check_classifier, pretrained_cfg
@@ -59,7 +60,12 @@ def export_model(
         raise InputError(f'format {format!r} is unknown; use one of {", ".join(FORMATS)}')
     check_installed(('onnx', 'onnxscript', 'onnxruntime') if format == 'onnx' else ())
     _check_target(path)
-    with in_evaluation(model), tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent) as name:
+    with (
+        in_evaluation(model),
+        replacing(path, '--out') as place,
+        # The exporters look at the end of a file's name.
+        tempfile.TemporaryDirectory(prefix='.export-', dir=place.parent) as name,
+    ):
         temporary = Path(name) / path.name
         run, opset = _write(model, input_size, temporary, format, opset)
         deviation = _largest_error(model, run, input_size)
@@ -67,9 +73,8 @@ def export_model(
             raise RunError(
                 f'{path.name}: the exported network differs from the eager one by {deviation:.1e} (relative)'
             )
-        _sync(temporary)
         size = temporary.stat().st_size
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     return ExportReport(path, format, size, opset, deviation)
 
 
@@ -109,7 +114,7 @@ def export_network(
 def _check_target(path: Path) -> None:
     if path.is_dir():
         raise InputError(f'{path}: is a folder; name a file')
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if not is_stream(path) and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(
             f'{path}: cannot be written, there is no folder {path.parent} that can be; choose another --out'
         )
@@ -200,8 +205,3 @@ def _largest_error(model: nn.Module, run: Run, input_size: tuple[int, int, int])
         errors.append(float((actual - expected).norm() / expected.norm()))
     _logger.info('relative errors at batch sizes %s: %s', _CHECKED_BATCHES, errors)
     return max(errors)
-
-
-def _sync(path: Path) -> None:
-    with path.open('rb+') as file:
-        os.fsync(file.fileno())

@@ -8,9 +8,9 @@ written. Lines are only ever added: reading is adding up.
 import json
 import logging
 import os
-import shutil
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -24,6 +24,8 @@ _logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _PREDICTIONS = 'predictions'
+_JOURNAL = re.compile(r'journal-\d{5,}\.jsonl')
+_PREDICTION = re.compile(r'\d{5,}-[0-9a-f]{32}\.pt')
 _SHOWN = 3
 
 
@@ -34,7 +36,14 @@ class RunDirectory:
     partial counts alone.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], restart: bool = False, rank: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        restart: bool = False,
+        rank: int = 0,
+        files: Sequence[str] = (),
+    ) -> None:
         """Name a run directory; nothing is written before it is entered.
 
         Args:
@@ -42,11 +51,13 @@ class RunDirectory:
             identity: JSON values that fix what the run's numbers are: the same folder takes no other.
             restart: forget what the folder holds.
             rank: number of this process.
+            files: names of files that every such run writes there; they go when a run is begun anew.
         """
         self.path = path
         self._identity = _plain(identity)
         self._restart = restart
         self._rank = rank
+        self._fixed_files = files
         self._lock = RunLock(path / '.lock')
         self._file: TextIO | None = None
         self._records: list[dict[str, Any]] = []
@@ -152,6 +163,24 @@ class RunDirectory:
         """
         self._append({'kind': 'partial', 'part': part, 'partial': _plain(partial)})
 
+    def written_files(self) -> list[str]:
+        """Names of the files that ``record_file`` was told of."""
+        return list(dict.fromkeys(record['name'] for record in self._records if record['kind'] == 'file'))
+
+    def record_file(self, name: str) -> None:
+        """Note that the run writes a file of this name into its folder, and so may remove it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if name not in self.written_files():
+            self._append({'kind': 'file', 'name': name})
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file that the run has written."""
+        assert name in self.written_files()
+        (self.path / name).unlink(missing_ok=True)
+
     @property
     def predictions(self) -> Path:
         """Folder for predictions of images that were counted; it is made."""
@@ -160,12 +189,21 @@ class RunDirectory:
         return folder
 
     def _clear(self) -> None:
-        for file in self._journals():
+        """Remove what runs have written; a folder that somebody else uses too keeps the rest."""
+        self._records = [record for file in self._journals() for record in _read(file)]
+        for name in [*self.written_files(), *(self._fixed_files if self._records else ())]:
+            (self.path / Path(name).name).unlink(missing_ok=True)
+        folder = self.path / _PREDICTIONS
+        predictions = folder.glob('*.pt') if folder.is_dir() else ()
+        for file in [*self._journals(), *(path for path in predictions if _PREDICTION.fullmatch(path.name))]:
             file.unlink()
-        shutil.rmtree(self.path / _PREDICTIONS, ignore_errors=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            pass
 
     def _journals(self) -> list[Path]:
-        return sorted(self.path.glob('journal-*.jsonl'))
+        return sorted(path for path in self.path.glob('journal-*.jsonl') if _JOURNAL.fullmatch(path.name))
 
     def _open(self) -> None:
         path = self.path / f'journal-{self._rank:05d}.jsonl'

@@ -202,6 +202,17 @@ ALL_COLUMNS = (
         'settings of the validation and of the benchmark', is_setting=True,
         values={part: lambda measured: 'yes' if measured.fuse else 'no' for part in ('accuracy', 'setting')},
     ),
+    _setting(
+        'reparameterized',
+        'yes: branches of networks that are made for it were folded with timm, before they were counted and timed',
+        lambda settings: 'yes' if settings.reparameterize else 'no',
+    ),
+    _setting(
+        'allocator',
+        'memory of the CPU: default (the C library as it is), kept (it keeps the memory of freed tensors), or '
+        'environment (variables choose or tune it); empty on other devices',
+        attrgetter('allocator'),
+    ),
     _train(
         'train_samples_per_sec', 'images/s', 'throughput of training steps, the median of the rounds',
         'samples_per_sec', '.2f', heading='train images/s',

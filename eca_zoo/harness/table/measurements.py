@@ -14,7 +14,7 @@ from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import cells_of
-from eca_zoo.harness.table.rows import Measured, complexity_size, join_measurements, reported_cells
+from eca_zoo.harness.table.rows import ComplexityKey, Measured, complexity_key, join_measurements, reported_cells
 from eca_zoo.weights.manifest import load_manifest
 
 MODES = {'inference': (False,), 'train': (True,), 'both': (False, True), 'profile': ()}
@@ -31,7 +31,7 @@ class Measurements:
         bench: ``inference``, ``train``, ``both``, or ``profile`` for complexity alone.
         baseline: the network that relative throughputs refer to.
         measured: throughputs by setting.
-        complexities: cells by network and image size.
+        complexities: their cells.
     """
 
     specs: list[ModelSpec]
@@ -39,7 +39,7 @@ class Measurements:
     bench: str = 'inference'
     baseline: ModelSpec | None = None
     measured: list[tuple[ThroughputSettings, Measured]] = field(init=False)
-    complexities: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
+    complexities: dict[ComplexityKey, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the settings before anything runs.
@@ -76,37 +76,41 @@ class Measurements:
                     known.update({result.model: result for result in new})
                     yield new
 
-    def count_complexities(self, shared_cells: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int | None]]:
-        """Count what the rows need and is not known yet; yields network and image size of each count."""
+    def count_complexities(self, shared_cells: Mapping[str, Mapping[str, Any]]) -> Iterator[ComplexityKey]:
+        """Count what the rows need and is not known yet; yields the key of each count."""
         for spec in self.specs:
             for settings, _ in self.measured:
-                key = (spec.title, complexity_size(settings, shared_cells.get(spec.title, {})))
+                key = complexity_key(spec.title, settings, shared_cells.get(spec.title, {}))
                 if key not in self.complexities:
-                    self.complexity_of(*key)
+                    self.complexity_of(key)
                     yield key
 
-    def complexity_of(self, name: str, img_size: int | None) -> dict[str, Any]:
-        """Cells of the complexity of a network for square images of ``img_size`` pixels, counted once."""
-        key = (name, img_size)
+    def complexity_of(self, key: ComplexityKey) -> dict[str, Any]:
+        """Cells of a complexity, counted once."""
+        name, img_size, reparameterize = key
         if key not in self.complexities:
             spec = next(spec for spec in self.specs if spec.title == name)
             try:
-                self.complexities[key] = cells_of('complexity', complexity_of_spec(spec, img_size))
+                counts = complexity_of_spec(spec, img_size, reparameterize)
+                folded = {'reparameterized': 'yes'} if reparameterize else {}
+                self.complexities[key] = cells_of('complexity', counts) | folded
             except RunError as error:
                 self.complexities[key] = {'error': str(error).removeprefix(f'{spec.name}: ')}
         return self.complexities[key]
 
-    def table(self, shared_cells: dict[str, dict[str, Any]] | None = None) -> pd.DataFrame:
+    def table(self, shared_cells: dict[str, dict[str, Any]] | None = None, count: bool = True) -> pd.DataFrame:
         """The table as far as it is known.
 
         Args:
             shared_cells: cells that all rows of a network share; by default what its authors report.
+            count: count the complexities that are not known yet.
         """
         names = [spec.title for spec in self.specs]
         if shared_cells is None:
             manifest = load_manifest()
             shared_cells = {name: reported_cells(name, manifest) for name in names}
-        return join_measurements(names, self.measured, self.complexity_of, shared_cells)
+        complexity_of = self.complexity_of if count else lambda key: self.complexities.get(key, {})
+        return join_measurements(names, self.measured, complexity_of, shared_cells)
 
 
 def _own_img_size(spec: ModelSpec) -> int | None:

@@ -1,5 +1,8 @@
 """Export: files that give the eager logits for any batch size, and nothing left behind when it fails."""
 
+import os
+import threading
+
 import pytest
 import timm
 import torch
@@ -44,6 +47,20 @@ def test_an_exported_program_gives_the_eager_logits_for_any_batch_size(model, tm
     images = torch.randn(5, *SIZE)
     with torch.no_grad():
         assert torch.allclose(program(images), model.eval()(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(model, tmp_path):
+    link, pipe, read = tmp_path / 'link.pt2', tmp_path / 'pipe', []
+    link.symlink_to('eca.pt2')
+    export_model(model, SIZE, link, 'torch-export')
+    assert link.is_symlink()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    report = export_model(model, SIZE, pipe, 'torch-export')
+    reader.join()
+    assert (len(read[0]), pipe.is_fifo()) == (report.size, True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['eca.pt2', 'link.pt2', 'pipe']
 
 
 def test_the_operator_set_can_be_chosen(model, tmp_path):

@@ -99,13 +99,21 @@ def test_a_part_of_another_identity_is_refused(tmp_path):
 
 
 def test_restart_forgets_what_the_run_wrote_and_nothing_else(tmp_path):
-    (tmp_path / 'notes.txt').write_text('mine')
     with RunDirectory(tmp_path, IDENTITY) as journal:
         journal.record_row('a', {'top1': 1})
-        (journal.predictions / 'part.pt').write_bytes(b'x')
+        part = journal.predictions / f'00000-{"a" * 32}.pt'
+        part.write_bytes(b'x')
+    others = [tmp_path / 'journal-2026.jsonl', tmp_path / 'notes.txt', tmp_path / 'predictions' / 'mine.pt']
+    for path in others:
+        path.write_text('mine')
     with RunDirectory(tmp_path, {'command': 'other'}, restart=True) as journal:
         assert journal.finished_rows() == {}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ['.lock', 'journal-00000.jsonl', 'notes.txt']
+    files = [path for path in tmp_path.rglob('*') if path.is_file()]
+    assert sorted(files) == sorted([*others, tmp_path / '.lock', tmp_path / 'journal-00000.jsonl'])
+    assert all(path.read_text() == 'mine' for path in others)
+    others[-1].unlink()
+    with RunDirectory(tmp_path, {'command': 'third'}, restart=True):
+        assert not (tmp_path / 'predictions').exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused_as_long_as_the_first_lives(tmp_path):

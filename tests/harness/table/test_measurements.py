@@ -118,6 +118,15 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, capsys):
     assert error.count('\n') == 1
 
 
+def test_branches_are_folded_in_the_counts_and_the_table_says_so(tmp_path):
+    tables = {name: tmp_path / f'{name}.csv' for name in ('plain', 'folded')}
+    common = ['repghostnet_050', '--bench', 'profile', '--img-size', '224', '--results-file']
+    assert run(*common, str(tables['plain'])) == run(*common, str(tables['folded']), '--reparam') == 0
+    (plain,), (folded,) = map(read, tables.values())
+    assert (plain['reparameterized'], folded['reparameterized']) == ('', 'yes')
+    assert int(folded['params']) < int(plain['params'])
+
+
 def test_a_folder_in_the_place_of_the_results_file_is_refused_before_anything_is_timed(tmp_path, capsys):
     assert run('test_eca_resnet', *QUICK, '--results-file', str(tmp_path)) == 2
     assert f'{tmp_path}: is a folder; name a file' in capsys.readouterr().err
