@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MODULES = {
     'EcaLayer': 'eca_zoo.models',
     'benchmark': 'eca_zoo.api',
+    'compare': 'eca_zoo.api',
     'complexity': 'eca_zoo.api',
     'evaluate': 'eca_zoo.api',
     'leaderboard': 'eca_zoo.api',
@@ -30,6 +31,7 @@ __all__ = [
     'EcaLayer',
     '__version__',
     'benchmark',
+    'compare',
     'complexity',
     'evaluate',
     'leaderboard',

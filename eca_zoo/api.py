@@ -22,6 +22,9 @@ from eca_zoo.files import StorageError
 from eca_zoo.harness.accuracy import evaluation
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.comparison.comparison import Comparison
+from eca_zoo.harness.comparison.comparison import compare as compare_runs
+from eca_zoo.harness.comparison.runs import published_run, read_run
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.machine.processes import agreed, current
@@ -39,6 +42,7 @@ from eca_zoo.harness.table.results_file import ResultsFile, check_place
 from eca_zoo.harness.table.timm_files import write_timm_files
 from eca_zoo.progress import ProgressBars
 from eca_zoo.reporting.report import write_report
+from eca_zoo.weights.manifest import load_manifest
 
 if TYPE_CHECKING:
     Models = str | Path | nn.Module | Iterable[str | nn.Module] | Mapping[str, str | nn.Module]
@@ -50,7 +54,7 @@ _KEYWORDS = {
     field.name: field.name for kind in (EvalSettings, DataSpec, ModelSpec) for field in dataclasses.fields(kind)
 }
 
-__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report', 'write_timm_files']
+__all__ = ['benchmark', 'compare', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report', 'write_timm_files']
 
 
 @takes(EvalSettings, DataSpec, without=('root', 'label'))
@@ -381,3 +385,27 @@ def report(
         RunError: an output cannot be written.
     """
     return write_report(Path(path), path_of(out), path_of(figures), path_of(space))
+
+
+@takes()
+def compare(
+    old: str | Path | None, new: str | Path, *, tolerance: float = 0.1, speed_tolerance: float = 5.0
+) -> Comparison:
+    """Two runs beside each other: what differs around them, and which differences of their figures are real.
+
+    Args:
+        old: the earlier run: the ``out`` of a leaderboard, or a table as CSV (timm's results files too); None for the
+            figures that the authors reported.
+        new: the later run.
+        tolerance: percentage points that an accuracy may get worse by.
+        speed_tolerance: percent that a throughput may get worse by.
+
+    Returns:
+        The comparison: ``context``, ``rows`` with a verdict on each figure, ``added``, ``gone``, ``regressions``.
+
+    Raises:
+        InputError: there is no usable table, or the runs have nothing in common.
+    """
+    later = read_run(Path(new))
+    earlier = published_run(later.table['model'], load_manifest()) if old is None else read_run(Path(old))
+    return compare_runs(earlier, later, tolerance, speed_tolerance)

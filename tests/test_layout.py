@@ -20,7 +20,7 @@ FLOORS = (
     ('harness.networks',),
     ('harness.accuracy', 'harness.speed'),
     ('harness.table',),
-    ('harness.suites',),
+    ('harness.suites', 'harness.comparison'),
     ('harness.leaderboard',),
     ('reporting', 'training', 'detection'),
     ('arguments', 'api'),

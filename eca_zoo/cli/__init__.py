@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eca_zoo.cli import benchmark, export, leaderboard, report, validate, weights
+from eca_zoo.cli import benchmark, compare, export, leaderboard, report, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.errors import EcaZooError
 
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, benchmark, leaderboard, report, export):
+    for module in (weights, validate, benchmark, leaderboard, compare, report, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 
