@@ -17,7 +17,7 @@ import pandas as pd
 from torch import nn
 
 from eca_zoo.arguments import model_specs, one_model, path_of, record, several, takes
-from eca_zoo.errors import EcaZooError, InputError
+from eca_zoo.errors import EcaZooError, InputError, Terminated
 from eca_zoo.files import StorageError
 from eca_zoo.harness.accuracy import evaluation
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
@@ -245,8 +245,11 @@ def benchmark(
             for _ in measurements.run(functools.partial(bars.show, 'throughput')):
                 if file is not None and not file.is_stream:
                     _write_again(measurements.table(), file)
-    except KeyboardInterrupt:
-        error = InterruptedRunError('stopped by SIGINT; networks whose rounds were not done have no throughput')
+    except KeyboardInterrupt as wish:
+        name = 'SIGTERM' if isinstance(wish, Terminated) else 'SIGINT'
+        error = InterruptedRunError(
+            f'stopped by {name}; networks whose rounds were not done have no throughput', signal_name=name
+        )
         error.measured = _finished(measurements, file)
         raise error from None
     return _finished(measurements, file)

@@ -29,6 +29,10 @@ class RunError(EcaZooError, RuntimeError):
     """A run that was asked for correctly and failed on the way (exit code 1)."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, in a command that asks for it to be raised where Ctrl-C raises ``KeyboardInterrupt``."""
+
+
 def one_line(error: BaseException) -> str:
     """The text of an exception in one line; its type's name if it has none."""
     return ' '.join(str(error).split()) or type(error).__name__

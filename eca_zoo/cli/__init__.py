@@ -8,14 +8,13 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from eca_zoo.cli import benchmark, compare, export, leaderboard, report, validate, weights
 from eca_zoo.cli.collector import collect_seldom
-from eca_zoo.errors import EcaZooError
-
-_INTERRUPTED = 130
+from eca_zoo.errors import EcaZooError, Terminated
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,9 +79,10 @@ def run_command(args: argparse.Namespace) -> int:
         if not error.is_said_elsewhere:
             print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f'eca-zoo {args.command}: interrupted', file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as wish:
+        number = signal.SIGTERM if isinstance(wish, Terminated) else signal.SIGINT
+        print(f'eca-zoo {args.command}: stopped by {number.name}', file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: point stdout elsewhere so that closing it raises nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -96,10 +96,12 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.errors import EcaZooError
+    from eca_zoo.harness.resume.signals import terminated_as_interrupted
     from eca_zoo.harness.table.text import to_text
 
     try:
-        table = _measured(args)
+        with terminated_as_interrupted():
+            table = _measured(args)
     except EcaZooError as error:
         if error.measured is not None:
             print(to_text(error.measured), flush=True)

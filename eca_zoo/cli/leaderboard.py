@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
     from eca_zoo.harness.resume.signals import stop_on_signals
 
     collect_as_usual()
-    with stop_on_signals() as stop, process_group():
+    with stop_on_signals() as stop, process_group(stop.ends_waiting):
         if args.owns_process:
             _keep_memory(args.suite)
         table = leaderboard(

@@ -198,7 +198,7 @@ def _run_validate(args: argparse.Namespace) -> int:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
     _move_data_from_models(args)
     _quiet_hub(args.verbose)
-    with stop_on_signals() as stop, process_group() as processes:
+    with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
         models, data, settings, file = agreed(
             lambda: (_model_specs(args), _data_spec(args), _settings(args), results_file(args))
         )

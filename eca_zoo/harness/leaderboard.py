@@ -15,8 +15,8 @@ from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.machine.environment import describe_environment
-from eca_zoo.harness.machine.memory import allocator_variables
-from eca_zoo.harness.machine.processes import Processes, agreed
+from eca_zoo.harness.machine.memory import allocator_variables, release_memory
+from eca_zoo.harness.machine.processes import Processes, agreed, gather
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.user_checkpoint import with_head_classes
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -112,6 +112,9 @@ def run_leaderboard(
                 if processes.is_main and run.accuracies:
                     run.write_known()
                 raise
+        # The main process times networks on all GPUs of its machine, which the others leave first.
+        release_memory()
+        gather(None)
         return run.measure(command_line, report, stop) if processes.is_main else None
 
 
@@ -229,7 +232,8 @@ class _Run:
     def _end_if(self, stop: StopRequest) -> None:
         if stop.signal_name is not None:
             raise InterruptedRunError(
-                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues'
+                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues',
+                signal_name=stop.signal_name,
             )
 
     def _shared_cells(self) -> dict[str, dict[str, Any]]:

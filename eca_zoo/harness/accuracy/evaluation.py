@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data._utils import signal_handling
@@ -20,8 +19,8 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
-from eca_zoo.harness.machine.devices import numeric_flags
-from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
+from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
@@ -45,8 +44,8 @@ def evaluate(
     """Evaluate ``models`` on ``data``; one result each, in their order.
 
     A model that fails is a result with an ``error`` and does not stop the others. Under ``torchrun`` (see
-    ``distributed.process_group``) each process counts its part of the images, and all return the same results. torch's
-    global flags and random state are as before afterwards.
+    ``harness.machine.processes.process_group``) each process counts its part of the images, and all return the same
+    results. torch's global flags and random state are as before afterwards.
 
     Args:
         models: what to evaluate; titles must differ.
@@ -72,6 +71,7 @@ def evaluate(
     with contextlib.ExitStack() as during:
         during.enter_context(settings_named(names))
         settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
+        agreed(lambda: check_own_devices(torch.device(settings.device)))
         agreed(lambda: _check_same_data(opened))
         run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
         run.say(opened.remarks())
@@ -90,11 +90,9 @@ def _evaluate(
     measured = measured or (lambda _: None)
     titles = [spec.title for spec in models]
     try:
-        with contextlib.ExitStack() as during:
-            during.enter_context(numeric_flags(run.settings.precision))
-            during.enter_context(_repeatable(run.settings))
-            during.enter_context(_room_to_compile(run.settings))
-            during.enter_context(_handler_of_children_kept())
+        # cuDNN chooses algorithms by rules, so that a run that is continued gives the same digits.
+        flags = numeric_flags(run.settings.precision, search=False, deterministic=True)
+        with flags, _room_to_compile(run.settings), _handler_of_children_kept():
             run.evaluate(models)
     except Exception:
         if run.results:
@@ -156,10 +154,3 @@ def _check_same_data(opened: OpenData) -> None:
             f'{opened.spec.root or opened.spec.dataset}: process {different} sees other files there than process 0; '
             'all machines need the same'
         )
-
-
-def _repeatable(settings: EvalSettings) -> Any:
-    """cuDNN chooses algorithms by rules and not by a race, so that a run that is continued gives the same digits."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=settings.precision == 'tf32'
-    )

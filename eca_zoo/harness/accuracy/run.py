@@ -267,7 +267,9 @@ class AccuracyRun:
         else:
             lost = 'what was counted of the other models is lost' if self.results else 'nothing was saved'
             where = f'{lost}; with --run-dir DIR the same command would continue'
-        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
+        assert self.stop.signal_name is not None
+        text = f'stopped by {self.stop.signal_name}; {where}'
+        return InterruptedRunError(text, not self.processes.is_main, self.stop.signal_name)
 
     def _finish(
         self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool
@@ -288,9 +290,7 @@ class AccuracyRun:
         bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
-        device = torch.device(self.settings.device)
-        counts = torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]).to(device)
-        summed = sum_counts(counts).cpu()
+        summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
         total = Tally(summed[:-1].reshape(tally.per_class.shape), int(summed[-1]))
         result = self._result(spec, member, total, tuple(bad))
         if result.error is None and self.journal is not None and self.processes.is_main:

@@ -1,7 +1,6 @@
 """Batches of decoded images: read, decoded and transformed once for all models of a pass, normalised on the device."""
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from eca_zoo.errors import InputError, one_line
 from eca_zoo.harness.data.images import BadImage, Images
 from eca_zoo.harness.data.libraries import StreamedImages
 from eca_zoo.harness.data.preprocess import PreprocessMode, evaluation_transform, stack_channels_last
+from eca_zoo.harness.resume.signals import leave_signals_to_parent
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,7 @@ def _unchanged(batch: Any) -> Any:
 def _prepare_worker(worker_id: int) -> None:
     """Leave signals to the main process: it stops its workers after it has saved what they did."""
     assert get_worker_info() is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_signals_to_parent()
 
 
 def on_device(batches: Iterable[Batch], device: torch.device, channels_last: bool) -> Iterator[Batch]:

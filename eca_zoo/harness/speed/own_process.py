@@ -17,7 +17,7 @@ import timm
 import torch
 
 from eca_zoo.errors import RunError, one_line
-from eca_zoo.harness.machine.devices import numeric_flags
+from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.memory import KEEPING_VARIABLES
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason

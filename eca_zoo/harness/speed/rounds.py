@@ -13,7 +13,8 @@ from queue import Queue
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.machine.devices import numeric_flags, resolve_device, visible_devices
+from eca_zoo.harness.machine.devices import resolve_device, visible_devices
+from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.memory import release_memory
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
