@@ -2,6 +2,10 @@
 // The table: a page of 200 rows, cells as the CSV has them, one cell at a time in the order of the Tab key.
 
 const PAGE = 200;
+// So many rows are made at once; the others of the page follow when one scrolls or moves towards them.
+const AT_ONCE = 50;
+// Stands for an empty cell.
+const DASH = '\u2013';
 let ACTIVE = { line: 0, place: 0 };
 let SHOWN = { rows: [], columns: [] };
 
@@ -15,7 +19,14 @@ function drawTable(rows, state) {
   SHOWN = { rows: part, columns };
   ACTIVE = { line: 0, place: 0 };
   const table = document.getElementById('rows');
-  table.replaceChildren(headOf(columns, state), bodyOf(part, columns, state));
+  const key = columns.map((column) => column.name).join();
+  if (table.dataset.columns !== key) {
+    table.dataset.columns = key;
+    table.replaceChildren(widthsOf(columns), element('thead'), element('tbody'));
+  }
+  table.tHead.replaceWith(headOf(columns, state));
+  document.getElementById('rows-scroll').scrollTop = 0;
+  fillBody(table.tBodies[0], part.slice(0, AT_ONCE), columns, state);
   drawPages(rows.length, pages, state);
 }
 
@@ -42,39 +53,63 @@ function headOf(columns, state) {
   return element('thead', {}, groups, names);
 }
 
-function bodyOf(rows, columns, state) {
-  const body = document.createElement('tbody');
+// With widths that are known before, a browser need not measure every cell.
+const CHARACTERS = new Map(COLUMNS.map((column) => [column, column.text.reduce((most, text) => Math.max(most, text.length), 0)]));
+
+function widthsOf(columns) {
+  const group = element('colgroup', {}, element('col'));
+  group.firstChild.style.width = '2.6rem';
+  for (const column of columns) {
+    const unit = column.unit.length * 0.85;
+    const width = Math.min(46, Math.max(CHARACTERS.get(column), headingOf(column).length * 1.1 + unit + 3)) * 0.6 + 1.4;
+    group.append(element('col'));
+    group.lastChild.style.width = `${width}em`;
+  }
+  return group;
+}
+
+// Rows that are there already take other texts: that is quicker than new ones.
+function fillBody(body, rows, columns, state) {
   const pinned = new Set(state.pins);
-  const pattern = patternRow(columns);
-  rows.forEach((row, line) => {
-    const made = pattern.cloneNode(true);
+  while (body.rows.length > rows.length) body.lastChild.remove();
+  const pattern = body.rows.length < rows.length ? patternRow(columns) : null;
+  while (body.rows.length < rows.length) body.append(pattern.cloneNode(true));
+  let made = body.firstChild;
+  for (const row of rows) {
     const box = made.firstChild.firstChild;
     box.checked = pinned.has(row);
     box.setAttribute('aria-label', `pin ${MODELS[row]} ${settingOf(row)}`.trim());
     box.dataset.row = row;
-    if (textOf('error', row)) made.classList.add('failed');
+    made.className = textOf('error', row) ? 'failed' : '';
     let cell = made.firstChild.nextSibling;
     for (const column of columns) {
-      const text = column.text[row];
-      if (text === '') {
-        cell.textContent = '–';
-        cell.classList.add('empty');
-      } else {
-        cell.textContent = text;
+      const text = column.text[row] || DASH;
+      if (cell.firstChild.data !== text) {
+        cell.firstChild.data = text;
+        cell.classList.toggle('empty', text === DASH);
+        cell.removeAttribute('title');
       }
       cell = cell.nextSibling;
     }
-    if (line === 0) made.firstChild.nextSibling.tabIndex = 0;
-    body.append(made);
-  });
-  return body;
+    made = made.nextSibling;
+  }
+  for (const cell of body.querySelectorAll('[tabindex="0"]')) cell.tabIndex = -1;
+  cellAt(ACTIVE.line, ACTIVE.place)?.setAttribute('tabindex', 0);
+}
+
+// Make the rows of the page up to this line.
+function reach(line) {
+  const body = document.getElementById('rows').tBodies[0];
+  if (line >= body.rows.length && body.rows.length < SHOWN.rows.length) {
+    fillBody(body, SHOWN.rows.slice(0, Math.max(line + 1, body.rows.length + AT_ONCE)), SHOWN.columns, STATE);
+  }
 }
 
 function patternRow(columns) {
   const row = element('tr', {}, element('td', { class: 'pin' }, element('input', { type: 'checkbox' })));
   for (const column of columns) {
     const isName = column.name === 'model';
-    row.append(element(isName ? 'th' : 'td', { scope: isName ? 'row' : null, tabindex: -1, class: column.number ? 'number' : null }));
+    row.append(element(isName ? 'th' : 'td', { scope: isName ? 'row' : null, tabindex: -1, class: column.number ? 'number' : null }, ' '));
   }
   return row;
 }
@@ -95,6 +130,7 @@ const cellAt = (line, place) => document.getElementById('rows').tBodies[0]?.rows
 function moveCell(lines, places) {
   const line = Math.max(0, Math.min(SHOWN.rows.length - 1, ACTIVE.line + lines));
   const place = Math.max(0, Math.min(SHOWN.columns.length - 1, ACTIVE.place + places));
+  reach(line);
   cellAt(line, place)?.focus();
 }
 
@@ -109,6 +145,11 @@ function describeCell(line, place) {
 
 function listenToTable() {
   const table = document.getElementById('rows');
+  const scroll = document.getElementById('rows-scroll');
+  scroll.addEventListener('scroll', () => {
+    if (scroll.scrollTop + 2 * scroll.clientHeight > scroll.scrollHeight) reach(table.tBodies[0].rows.length);
+  });
+  addEventListener('beforeprint', () => reach(SHOWN.rows.length - 1));
   const placeOf = (cell) => [cell.parentNode.sectionRowIndex, cell.cellIndex - 1];
   table.addEventListener('focusin', (event) => {
     const cell = event.target.closest('tbody td:not(.pin), tbody th');
