@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from eca_zoo.vocabulary import name_of
+
 
 class EcaZooError(Exception):
     """Base of every error that the package raises on purpose; its text is a single line for the user.
@@ -45,7 +47,7 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
         text: a message.
         names: by the setting (``class_map``); what is not among them stays a flag.
     """
-    return re.sub(r'--([a-z][a-z-]+)', lambda flag: names.get(flag[1].replace('-', '_'), flag[0]), text)
+    return re.sub(r'--([a-z][a-z-]+)', lambda flag: names.get(name_of(flag[1].replace('-', '_')), flag[0]), text)
 
 
 @contextmanager

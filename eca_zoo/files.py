@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -54,8 +54,24 @@ def storage_error(path: Path, error: OSError, variable: str = 'ECA_ZOO_HOME') ->
     if error.errno == errno.EISDIR:
         return StorageError(f'{place}: a folder stands where a file is needed; move it away, or {elsewhere}')
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(f'{place}: not writable ({error.strerror}); {elsewhere}')
+        return StorageError(f'{place}: not writable ({error.strerror}: {permissions(Path(place))}); {elsewhere}')
     return StorageError(f'{place}: cannot be written ({error.strerror or error}); {elsewhere}')
+
+
+def permissions(path: Path) -> str:
+    """Mode, owner and group of a file as ``ls -l`` shows them, or those of the nearest folder around it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return f'{path.parent} is {permissions(path.parent)}' if path != path.parent else 'nobody'
+    return f'{stat.filemode(status.st_mode)} {_name(path.owner, status.st_uid)} {_name(path.group, status.st_gid)}'
+
+
+def _name(look_up: Callable[[], str], number: int) -> str:
+    try:
+        return look_up()
+    except (KeyError, NotImplementedError):
+        return str(number)
 
 
 def read_text(path: Path | str) -> str:
@@ -80,6 +96,11 @@ def decode_text(content: bytes) -> str:
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), 'utf-8')
     text = content.decode(encoding).replace('\r\n', '\n').replace('\r', '\n')
     return re.sub('^\ufeff+', '', text, flags=re.MULTILINE)
+
+
+def encode_text(text: str) -> bytes:
+    """``text`` as UTF-8; names of files that are none have their bytes as ``\\udce9``, as a terminal shows them."""
+    return text.encode('utf-8', 'backslashreplace')
 
 
 def hash_file(path: Path) -> tuple[str, int]:
@@ -262,6 +283,11 @@ def lock(path: Path, purpose: str) -> Iterator[None]:
             _logger.info('waiting for another process: %s', purpose)
             file_lock.acquire()
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, PermissionError) and path.exists():
+            raise StorageError(
+                f'{path}: this lock of another user cannot be taken ({error.strerror}: {permissions(path)}); let your '
+                'group write there (chmod g+rw, umask 002: see docs/weights.md), or set ECA_ZOO_HOME to another folder'
+            ) from None
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise storage_error(path, error) from None
         _logger.warning('%s: this file system has no locks; %s goes on without', path, purpose)

@@ -16,6 +16,7 @@ _home = tempfile.TemporaryDirectory(prefix='eca_zoo_test_home_')
 for _name in [_name for _name in os.environ if _name.startswith('HF_')]:
     del os.environ[_name]
 os.environ |= {'ECA_ZOO_HOME': os.path.join(_home.name, 'zoo'), 'HF_HOME': os.path.join(_home.name, 'hf')}
+os.environ.pop('ECA_ZOO_MANIFEST', None)
 # Before torch is imported.
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
     _share = (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])

@@ -5,30 +5,52 @@ function from the parsed arguments to the exit code. torch is imported inside it
 """
 
 import argparse
+import difflib
 import gc
-import logging
+import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from eca_zoo.cli import benchmark, compare, export, leaderboard, report, validate, weights
+from eca_zoo.cli import benchmark, compare, export, leaderboard, publish, report, validate, weights
 from eca_zoo.cli.collector import collect_seldom
+from eca_zoo.cli.completion import SHELLS
+from eca_zoo.cli.logs import logs
 from eca_zoo.errors import EcaZooError, Terminated
+
+COMMANDS = (
+    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report', 'export',
+)  # fmt: skip
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with its arguments; the usage is in the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and the remedy, and end with 2."""
+        self.exit(2, f'{self.prog}: error: {message}; {self.prog} --help shows what there is\n')
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog='eca-zoo',
         description='ECA-Net for timm: verified weights, validation and benchmarks.',
     )
-    parser.add_argument('--version', action='store_true', help='print the version and exit')
+    parser.add_argument('--version', '-V', action='store_true', help='print the version and exit')
+    parser.add_argument('--print-completion', choices=SHELLS, help='print what completes the command in a shell')
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument('--verbose', '-v', action='store_true', help='log what is done, by libraries too')
+    loudness.add_argument(
+        '--quiet', '-q', action='store_true',
+        help='no progress: no bar on a terminal, and elsewhere no lines on what is begun and done',
+    )  # fmt: skip
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, benchmark, leaderboard, compare, report, export):
+    for module in (weights, publish, validate, benchmark, leaderboard, compare, report, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 
@@ -41,8 +63,13 @@ def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
         owns_process: the process does nothing else, so that what it is set to need not be put back.
     """
     parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    _check_command(parser, argv[0] if argv else '')
     args = parser.parse_args(argv)
     args.owns_process = owns_process
+    if args.print_completion:
+        args.command, args.run, args.debug = '--print-completion', _print_completion, False
+        return run_command(args)
     if args.version:
         from importlib.metadata import version
 
@@ -51,9 +78,23 @@ def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    level = logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(level=level, format='%(levelname)s: %(message)s', stream=sys.stderr)
-    return run_command(args)
+    with logs(args.quiet, args.verbose):
+        return run_command(args)
+
+
+def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
+    """End with the nearest names where ``word``, the first one, is no command."""
+    if word and not word.startswith('-') and word not in COMMANDS:
+        nearest = difflib.get_close_matches(word, COMMANDS, n=2, cutoff=0.5)
+        remedy = f'the nearest is {" or ".join(nearest)}' if nearest else f'there are {", ".join(COMMANDS)}'
+        parser.error(f'there is no command {word!r}; {remedy}')
+
+
+def _print_completion(args: argparse.Namespace) -> int:
+    from eca_zoo.cli.completion import completion
+
+    print(completion(build_parser(), args.print_completion))
+    return 0
 
 
 def run_process(argv: Sequence[str] | None = None) -> int:
@@ -63,10 +104,17 @@ def run_process(argv: Sequence[str] | None = None) -> int:
     process ends.
     """
     collect_seldom()
+    _print_any_text()
     try:
         return main(argv, owns_process=True)
     finally:
         gc.freeze()
+
+
+def _print_any_text() -> None:
+    """Let standard output, like standard error, show what its encoding lacks as an escape in the place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def run_command(args: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ def report(args: argparse.Namespace, results: Sequence['AccuracyResult'], file: 
     """Write the results file; print the table, and what was skipped or failed; returns the exit code."""
     good = [result for result in results if result.error is None]
     good.sort(key=lambda result: -(result.top1 or 0))
-    rows = [_row(result, args.metrics_avg, args.checkpoint) for result in good]
+    rows = [_row(result, args.metrics_avg, args.checkpoint or ()) for result in good]
     not_written = _write(rows, file, len(results)) if rows and file is not None else None
     if rows:
         print(_as_text(rows, good), flush=True)
@@ -62,7 +62,7 @@ def _write(rows: Sequence[dict[str, Any]], file: 'ResultsFile', count: int) -> s
     return None
 
 
-def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None) -> dict[str, Any]:
+def _row(result: 'AccuracyResult', metrics: str | None, checkpoints: Sequence[Path]) -> dict[str, Any]:
     """timm's columns, in timm's order, and the number of images that they are of."""
     row: dict[str, Any] = {
         'model': result.name or result.model,
@@ -84,7 +84,7 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None)
         'interpolation': result.interpolation,
         'num_images': result.num_images,
     }
-    if checkpoint is not None and checkpoint.is_dir():
+    if len(checkpoints) > 1 or any(path.is_dir() for path in checkpoints):
         row['checkpoint'] = str(result.checkpoint)
     return row
 

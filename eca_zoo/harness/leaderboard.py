@@ -17,18 +17,21 @@ from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.machine.environment import describe_environment
 from eca_zoo.harness.machine.memory import allocator_variables, release_memory
 from eca_zoo.harness.machine.processes import Processes, agreed, gather
+from eca_zoo.harness.networks.baselines import baseline_of, with_baseline
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.user_checkpoint import with_head_classes
 from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.restart import restarted
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.suites import KEYS, Suite
+from eca_zoo.harness.suite_file import KEYS, THROUGHPUT_KEYS
+from eca_zoo.harness.suites import Suite, check_files
 from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.measurements import Measurements
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
 from eca_zoo.harness.table.timm_files import to_timm_files
-from eca_zoo.weights.manifest import Manifest, load_manifest
+from eca_zoo.weights.manifest import Manifest, usable_manifest
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
@@ -60,7 +63,7 @@ def run_leaderboard(
     out: Path,
     data_dir: Path | None = None,
     *,
-    restart: bool = False,
+    restart: bool | Sequence[str] = False,
     timm_format: bool = False,
     processes: Processes | None = None,
     command_line: Sequence[str] = (),
@@ -76,7 +79,7 @@ def run_leaderboard(
         suite: what to run.
         out: run directory. Settings that move a digit are fixed in it; networks can be added.
         data_dir: folder of the suite's data set, in the place of its own.
-        restart: forget what ``out`` holds.
+        restart: forget what ``out`` holds, or what it holds of some models: their names, or patterns.
         timm_format: write timm's files too.
         processes: this process among those of the run.
         command_line: for the environment file.
@@ -94,8 +97,9 @@ def run_leaderboard(
     )
     with settings_named(KEYS):
         data, measurements = agreed(lambda: _checked(suite, out, data_dir))
+    again = agreed(lambda: restarted(restart, [spec.title for spec in measurements.specs]))
     own_files = (TABLE_FILE, ENVIRONMENT_FILE)
-    with RunDirectory(out, _run_identity(suite), restart, processes.rank, own_files) as journal:
+    with RunDirectory(out, _run_identity(suite), again, processes.rank, own_files) as journal:
         run = _Run(suite, data, measurements, journal, timm_format=timm_format)
         if data is not None:
 
@@ -121,15 +125,24 @@ def run_leaderboard(
 def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Measurements]:
     """Data and measurements of a suite; wrong input is found here, before the run directory is touched."""
     if out.exists() and not out.is_dir():
-        raise InputError(f'{out}: is a file; name a folder with --out')
-    return _opened(suite, data_dir), _measurements(suite)
+        raise InputError(f'{out}: is a file; name a folder with --run-dir')
+    check_files(suite, left_out=['data.data_dir'] if data_dir is not None else [])
+    data = _opened(suite, data_dir)
+    if data is not None:
+        suite.accuracy.checked()
+    return data, _measurements(suite)
 
 
 def _measurements(suite: Suite) -> Measurements:
-    baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
+    specs = list(suite.models)
+    specs, baseline = with_baseline(specs, suite.baseline) if suite.baseline is not None else (specs, None)
     if not suite.throughput:
-        return Measurements(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
-    return Measurements(list(suite.models), list(suite.throughput), suite.bench, baseline)
+        img_size = suite.img_size or suite.accuracy.img_size
+        return Measurements(specs, [ThroughputSettings(img_size=img_size)], 'profile', baseline)
+    for index, one in enumerate(suite.throughput):
+        with settings_named({name: f'throughput[{index}].{name}' for name in THROUGHPUT_KEYS}):
+            one.checked()
+    return Measurements(specs, list(suite.throughput), suite.bench, baseline)
 
 
 def _run_identity(suite: Suite) -> dict[str, Any]:
@@ -158,7 +171,7 @@ class _Run:
     journal: RunDirectory
     accuracies: list[AccuracyResult] = field(default_factory=list)
     timm_format: bool = False
-    manifest: Manifest = field(default_factory=load_manifest)
+    manifest: Manifest = field(default_factory=usable_manifest)
 
     def write_known(self) -> None:
         """Write the table of what is known of a run that ends before everything is measured."""
@@ -170,7 +183,8 @@ class _Run:
         journal = self.journal
         for spec in self.suite.models:
             arguments = {key: repr(value) for key, value in network_arguments(spec).items()}
-            journal.require(f'{_COMPLEXITY}/{spec.title}', {'name': spec.name, 'arguments': arguments})
+            identity = {'name': spec.name, 'arguments': arguments, 'img_size': spec.img_size}
+            journal.require(f'{_COMPLEXITY}/{spec.title}', identity)
         environment = describe_environment(command_line)
         if self.suite.throughput:
             journal.require(_THROUGHPUT, _machine(environment))
@@ -284,7 +298,23 @@ class _Run:
         for spec in self.measurements.specs:
             if spec.title in empty:
                 reasons.setdefault(self._why_empty(spec), []).append(spec.title)
-        return [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
+        notes = [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
+        return notes + self._notes_of_ratios(table)
+
+    def _notes_of_ratios(self, table: pd.DataFrame) -> list[str]:
+        """Why networks that were timed are compared with none, a line for each reason."""
+        baseline = self.measurements.baseline
+        if baseline is None:
+            return []
+        timed = table[table['infer_samples_per_sec'].notna() & table['relative_throughput'].isna()]
+        empty = [spec for spec in self.measurements.specs if spec.title in set(timed['model'])]
+        alone = [spec.title for spec in empty if baseline_of(spec, baseline) is None]
+        others = [spec.title for spec in empty if spec.title not in alone]
+        reasons = {
+            'there is no plain counterpart': alone,
+            'the baseline failed, or has another image size': others,
+        }
+        return [f'relative_throughput is empty: {why} ({", ".join(t)})' for why, t in reasons.items() if t]
 
     def _why_empty(self, spec: ModelSpec) -> str:
         if self.suite.data is None:

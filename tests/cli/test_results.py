@@ -69,7 +69,7 @@ def test_table_and_file_are_there_when_the_predictions_cannot_be_written(folder,
     assert validate(folder, '--results-file', table, '--save-predictions', '/dev/full') == 1
     out = capsys.readouterr()
     assert out.err == (
-        'eca-zoo validate: error: /dev/full: no space left to write it; free some, or choose a --save-predictions on '
+        'eca-zoo validate: error: /dev/full: no space left to write it; free some, or choose a --predictions on '
         'another disk\n'
     )
     assert '100.0000' in out.out
@@ -86,11 +86,18 @@ def test_table_and_predictions_are_there_when_the_results_file_cannot_be_written
     assert len(pd.read_parquet(predictions)) == 60
 
 
-def test_predictions_that_are_gone_from_the_run_directory_take_nothing_with_them(folder, tmp_path, capsys):
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('harm', [Path.unlink, change_a_byte])
+def test_predictions_that_are_gone_or_damaged_take_nothing_with_them(folder, tmp_path, capsys, harm):
     common = [folder, '--run-dir', tmp_path / 'run', '--save-predictions', tmp_path / 'p.parquet']
     assert validate(*common) == 0
     for part in (tmp_path / 'run' / 'predictions').iterdir():
-        part.unlink()
+        harm(part)
     assert validate(*common, '--results-file', tmp_path / 't.csv') == 1
     assert 'it lacks predictions that cannot be read back' in capsys.readouterr().err
     assert (tmp_path / 't.csv').exists()
@@ -169,7 +176,20 @@ def test_a_benchmark_that_is_interrupted_gives_what_it_has(tmp_path, monkeypatch
 
 
 def test_the_results_file_is_written_although_nobody_reads_what_is_printed(folder, tmp_path):
-    command = [sys.executable, '-m', 'eca_zoo', 'validate', '--device', 'cpu', '-j', '0', '-m', MODEL, str(folder)]
+    command = [
+        sys.executable,
+        '-m',
+        'eca_zoo',
+        'validate',
+        '-q',
+        '--device',
+        'cpu',
+        '-j',
+        '0',
+        '-m',
+        MODEL,
+        str(folder),
+    ]
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -240,7 +260,10 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_measured(
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('p.csv', 'p.csv: predictions are Parquet; name a file .parquet'), ('', ': is a folder; name a file with --save')],
+    [
+        ('p.csv', 'p.csv: predictions are Parquet; name a file .parquet'),
+        ('', ': is a folder; name a file with --predictions'),
+    ],
 )
 def test_predictions_have_a_name_that_is_true(name, message, folder, tmp_path, capsys):
     assert validate(folder, '--save-predictions', tmp_path / name) == 2

@@ -1,10 +1,10 @@
 """Programs of many processes for tests."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.harness.image_sets import MODEL
+from tests.spawning import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 # Starts processes as torchrun does, by its variables and with a store that another process keeps, so that its port is
@@ -22,8 +22,11 @@ from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.machine.processes import process_group
 from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.speed import rounds
 
 torch.set_num_threads(1)
+# Networks are timed in the run's process, as on other devices: a start of their own takes them seconds.
+rounds.runs_apart = lambda spec, settings: False
 
 def start_store():
     ports, port = os.pipe()
@@ -69,9 +72,14 @@ def count_images(folder, out, batch_size, record_every=5):
 """.replace('MODEL', MODEL)
 
 
+def complaints(stderr: str) -> list[str]:
+    """Lines of a command's stderr without those on what is begun and done."""
+    return [line for line in stderr.splitlines() if ' INFO: ' not in line]
+
+
 def run_program(path: Path, body: str) -> subprocess.CompletedProcess:
     """Run ``body`` after the launcher's definitions."""
     path.write_text(LAUNCHER + body)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done

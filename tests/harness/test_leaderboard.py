@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,8 @@ from eca_zoo.harness.suites import parse_suite
 from eca_zoo.harness.table import measurements
 from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import NAMES, to_frame
-from tests.harness.processes import ROOT, run_program
+from tests.harness.processes import ROOT, complaints, run_program
+from tests.spawning import run_python
 
 IMAGES = 60
 SUITE = """
@@ -80,10 +79,6 @@ def table(out):
 
 def untimed(out):
     return [{name: cell for name, cell in row.items() if name not in TIMED} for row in table(out)]
-
-
-def command(*arguments):
-    return [sys.executable, *map(str, arguments)]
 
 
 def test_a_run_writes_the_table_and_its_environment(first):
@@ -148,7 +143,7 @@ print('CODES', run({whole!r}, 0), *[run({killed!r}, step) for step in {steps!r}]
 
 
 def test_a_run_that_is_killed_at_any_step_ends_in_the_same_table(digits, tmp_path, suite_file):
-    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out']
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--run-dir']
     whole, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
     # After the run's identity, after counts, before the environment's name, after a complexity and each throughput.
     steps = [4, 6, 11, 8, 16, 14]
@@ -224,7 +219,7 @@ def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path
 
 def test_a_file_in_the_place_of_the_run_directory_is_refused(tmp_path):
     (tmp_path / 'run').write_text('')
-    with pytest.raises(InputError, match=r'run: is a file; name a folder with --out'):
+    with pytest.raises(InputError, match=r'run: is a file; name a folder with --run-dir'):
         run_leaderboard(suite(), tmp_path / 'run')
 
 
@@ -245,7 +240,7 @@ def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits,
     text = SUITE.replace('models: [test_eca_resnet.digits]', 'models: [eca_resnet18]')
     broken = '[{name: eca_resnet18, model_kwargs: {kernel_sizes: [2]}}]'
     suite_file.write_text(text.replace('[test_eca_resnet.digits, test_resnet]', broken))
-    arguments = ['leaderboard', str(suite_file), '--out', str(tmp_path / 'run'), '--data-dir', str(digits)]
+    arguments = ['leaderboard', str(suite_file), '--run-dir', str(tmp_path / 'run'), '--data-dir', str(digits)]
     assert main(arguments) == 1
     broken, plain = table(tmp_path / 'run')
     assert broken['model'] == 'eca_resnet18'
@@ -258,7 +253,7 @@ def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits,
 
 def test_timms_format_is_written_beside_the_table(digits, finished, suite_file, capsys):
     out = finished
-    arguments = ['leaderboard', str(suite_file), '--out', str(out), '--data-dir', str(digits), '--format', 'timm']
+    arguments = ['leaderboard', str(suite_file), '--run-dir', str(out), '--data-dir', str(digits), '--format', 'timm']
     assert main(arguments) == 0
     assert (out / 'results-digits.csv').read_text().startswith('model,img_size,top1,top1_err,top5,top5_err,')
     timed = (out / 'benchmark-infer-fp32-nchw-cpu.csv').read_text().splitlines()
@@ -323,7 +318,7 @@ def test_the_check_names_rows_beyond_the_tolerance():
 
 
 def test_a_check_that_fails_exits_with_1(digits, finished, suite_file, capsys):
-    arguments = ['leaderboard', str(suite_file), '--out', str(finished), '--data-dir', str(digits)]
+    arguments = ['leaderboard', str(suite_file), '--run-dir', str(finished), '--data-dir', str(digits)]
     assert main([*arguments, '--check']) == 1
     assert 'check: no row has both a reported top-1' in capsys.readouterr().err
     assert main(arguments) == 0
@@ -333,7 +328,7 @@ TWO = 'print(*launch(2, lambda rank: main({arguments!r})), flush=True)'
 
 
 def test_two_processes_give_the_table_of_one(digits, first, tmp_path, suite_file):
-    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out', str(tmp_path / 'two')]
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--run-dir', str(tmp_path / 'two')]
     done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
     assert done.stdout.splitlines()[-1] == '0 0', done.stderr
     assert untimed(tmp_path / 'two') == untimed(first[0])
@@ -346,21 +341,20 @@ def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
         str(suite_file),
         '--data-dir',
         str(tmp_path / 'missing'),
-        '--out',
+        '--run-dir',
         str(tmp_path / 'run'),
     ]
     done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
     assert done.stdout == '2 2\n'
-    assert done.stderr == (
-        f'eca-zoo leaderboard: error: {tmp_path}/missing: there is no such folder or file; check --data-dir\n'
-    )
+    assert complaints(done.stderr) == [
+        f'eca-zoo leaderboard: error: {tmp_path}/missing: there is no such folder or file; check --data-dir'
+    ]
     assert not (tmp_path / 'run').exists()
 
 
 def test_the_launcher_of_a_clone_runs_a_suite(tmp_path):
     root = Path(leaderboard.__file__).parents[2]
     (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [eca_resnet18]\n')
-    run = command('-m', 'benchmark', tmp_path / 'mine.yaml', f'--out={tmp_path / "run"}')
-    process = subprocess.run(run, cwd=root, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+    done = run_python('-m', 'benchmark', tmp_path / 'mine.yaml', f'--run-dir={tmp_path / "run"}', cwd=root)
+    assert done.returncode == 0, done.stderr
     assert [row['params'] for row in table(tmp_path / 'run')] == ['11689556']

@@ -15,6 +15,7 @@ from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.run import AccuracyRun
+from eca_zoo.harness.accuracy.run_log import log_start
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
@@ -37,6 +38,7 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     stop: StopRequest | None = None,
     predictions: Path | None = None,
+    confusion: bool = False,
     record_every: float = RECORD_EVERY,
     measured: Callable[[list[AccuracyResult]], None] | None = None,
     names: Mapping[str, str] | None = None,
@@ -55,6 +57,7 @@ def evaluate(
         progress: called a few times a second by the main process.
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
+        confusion: count which classes were taken for which.
         record_every: seconds between two records of partial counts.
         measured: called once, with the results of the models that are done, before anything else that can fail: before
             predictions are written, and before an error that ends the evaluation is raised.
@@ -75,11 +78,12 @@ def evaluate(
         agreed(lambda: _check_same_data(opened))
         run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
         run.say(opened.remarks())
-        if predictions is not None:
-            run.store = PredictionStore(opened, journal)
+        if predictions is not None or confusion:
+            run.store = PredictionStore(opened, journal, predictions is not None)
+        log_start(titles, opened, settings)
         _evaluate(run, models, measured)
         if run.store is not None and predictions is not None:
-            run.store.write(predictions, titles)
+            run.store.write(predictions, [run.results[title] for title in titles])
     return [run.results[title] for title in titles]
 
 

@@ -34,6 +34,8 @@ class AccuracyResult:
         loss: mean cross-entropy.
         per_class: for each class of the model its images, right first and first five guesses, and how often it was
             guessed first.
+        class_names: of each class of the model; empty where it has none.
+        confusion: class, first guess and number of images of each pair that occurs, where guesses were kept.
         img_size: height and width of the input in pixels.
         crop_pct: share of the resized image that the crop keeps.
         interpolation: of the resize.
@@ -55,6 +57,8 @@ class AccuracyResult:
     top5_count: int = 0
     loss: float | None = None
     per_class: tuple[tuple[int, ...], ...] = ()
+    class_names: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
     img_size: int | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
@@ -119,6 +123,8 @@ class AccuracyResult:
             | {
                 'checkpoint': Path(row['checkpoint']) if row['checkpoint'] is not None else None,
                 'per_class': tuple(tuple(counts) for counts in row['per_class']),
+                'class_names': tuple(row.get('class_names', ())),
+                'confusion': tuple(tuple(counts) for counts in row.get('confusion', ())),
                 'skipped': tuple(BadImage(*image) for image in row['skipped']),
             }
         )

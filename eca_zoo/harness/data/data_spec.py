@@ -6,6 +6,8 @@ from typing import Literal
 
 ClassLevel = Literal['leaf', 'top']
 CLASS_LEVELS: tuple[ClassLevel, ...] = ('leaf', 'top')
+#: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
+PACKAGED = 'default'
 
 #: Names of ImageNet's validation set, with its own labels and all of its classes.
 IMAGENET_NAMES = ('imagenet-1k', 'imagenet', 'imagenet1k', 'ilsvrc2012')
@@ -20,11 +22,12 @@ class DataSpec:
         dataset: timm's name: empty for a folder or tar, else ``hfds/``, ``hfids/``, ``wds/``, ``tfds/`` or ``torch/``
             and a name.
         split: of the data set; a folder of this name under ``root`` is used if there is one.
-        class_map: file with the class indices by name, see ``read_class_map``.
-        ground_truth: file with the labels of images that lie in no class folders, see ``read_ground_truth``.
+        class_map: file with the class indices by name: one name a line, or JSON.
+        ground_truth: file with the labels of images that lie in no class folders.
         class_level: folder that is an image's class: ``leaf`` the innermost one, ``top`` the first one below the root;
             by default the innermost one, where no two of them have one name.
-        real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default``.
+        real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default`` or true
+            for the copy that timm carries.
         valid_labels: class indices that results are restricted to: a file, ``imagenet-a`` or ``imagenet-r``.
         num_samples: images of a streamed data set that does not know it.
         input_key: field of the images; of a folder, file extensions separated by semicolons.
@@ -42,7 +45,7 @@ class DataSpec:
     class_map: Path | None = None
     ground_truth: Path | None = None
     class_level: ClassLevel | None = None
-    real_labels: str | None = None
+    real_labels: str | bool | None = None
     valid_labels: str | None = None
     num_samples: int | None = None
     input_key: str | None = None
@@ -52,6 +55,11 @@ class DataSpec:
     download: bool = False
     trust_remote_code: bool = False
     label: str = ''
+
+    def __post_init__(self) -> None:
+        """Give the packaged ReaL labels one name."""
+        if isinstance(self.real_labels, bool):
+            object.__setattr__(self, 'real_labels', PACKAGED if self.real_labels else None)
 
     @property
     def name(self) -> str:

@@ -104,7 +104,7 @@ def complexity_of_spec(spec: ModelSpec, img_size: int | None = None, reparameter
     """Count a model as a user names it.
 
     Args:
-        spec: the model.
+        spec: the model; the size that it says itself goes before ``img_size``.
         img_size: height and width in pixels; its own size by default.
         reparameterize: count it with its branches folded, where it is made to be folded.
 
@@ -112,6 +112,7 @@ def complexity_of_spec(spec: ModelSpec, img_size: int | None = None, reparameter
         InputError: ``img_size`` is not positive.
         RunError: the network cannot be built or run on the meta device.
     """
+    img_size = spec.img_size or img_size
     if img_size is not None and img_size < 1:
         raise InputError(f'{spec.title}: an image is at least 1 pixel high and wide, not {img_size}')
     name = spec.name if spec.module is None else spec.title

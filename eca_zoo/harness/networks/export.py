@@ -16,8 +16,9 @@ from torch import nn
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.files import is_stream, replacing
 from eca_zoo.harness.networks.building import create_network, default_input_size, fused, in_evaluation
-from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.pretrained import check_classifier, pretrained_cfg
+from eca_zoo.harness.networks.user_checkpoint import load_checkpoint, with_head_classes
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 _CHECKED_BATCHES = (1, 3)
@@ -87,10 +88,12 @@ def export_network(
     model_kwargs: dict[str, Any] | None = None,
     opset: int | None = None,
     fuse: bool = False,
+    checkpoint: Path | None = None,
 ) -> ExportReport:
     """Build ``name`` of timm's registry, with its weights if ``pretrained``, and export it with ``export_model``.
 
-    With ``fuse`` it is exported in the form for inference that ``eca_zoo.optimize_for_inference`` makes.
+    A user's ``checkpoint`` replaces these weights, and its head says how many classes there are. With ``fuse`` it is
+    exported in the form for inference that ``eca_zoo.optimize_for_inference`` makes.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -101,9 +104,11 @@ def export_network(
     if img_size is not None and img_size < 1:
         raise InputError(f'img_size must be at least 1, not {img_size}')
     _check_target(path)
-    spec = ModelSpec(name, pretrained, model_kwargs=dict(model_kwargs or {}))
+    spec = with_head_classes(ModelSpec(name, pretrained, checkpoint, model_kwargs=dict(model_kwargs or {})))
     check_classifier(spec, pretrained_cfg(spec))
-    model = create_network(name, img_size, model_kwargs, pretrained)
+    model = create_network(name, img_size, network_arguments(spec), pretrained and checkpoint is None)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, name)
     channels, height, width = default_input_size(model)
     size = (channels, img_size or height, img_size or width)
     if fuse:
@@ -128,8 +133,7 @@ def check_installed(packages: tuple[str, ...]) -> None:
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            remedy = "pip install 'eca-zoo[export]'" if package.startswith('onnx') else f'pip install {package}'
-            raise InputError(f'{package} is not installed; {remedy}')
+            raise InputError(f'{package} is not installed; pip install {" ".join(packages)}')
 
 
 Run = Callable[[torch.Tensor], torch.Tensor]

@@ -1,8 +1,8 @@
 """A run directory: finished rows and partial counts, written so that a kill at any moment loses a few seconds of work.
 
 ``journal-00000.jsonl`` is the main process's, the others write one each, so that no two processes append to a file.
-A line is a JSON object and the CRC-32 of its text; a line that a kill cut short fails that check and counts as never
-written. Lines are only ever added: reading is adding up.
+A line is a JSON object and the CRC-32 of its text. The last line, if a kill cut it short, counts as never written; any
+other that fails the check was damaged later, which is warned of. Lines are only ever added: reading is adding up.
 """
 
 import json
@@ -10,13 +10,13 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from eca_zoo.errors import EcaZooError, InputError
-from eca_zoo.files import storage_error
+from eca_zoo.files import replacing, storage_error
 from eca_zoo.harness.machine.processes import agreed
 from eca_zoo.harness.resume.lock import RunLock
 
@@ -40,7 +40,7 @@ class RunDirectory:
         self,
         path: Path,
         identity: Mapping[str, Any],
-        restart: bool = False,
+        restart: bool | Sequence[str] = False,
         rank: int = 0,
         files: Sequence[str] = (),
     ) -> None:
@@ -49,7 +49,7 @@ class RunDirectory:
         Args:
             path: the folder; it is made if it is not there.
             identity: JSON values that fix what the run's numbers are: the same folder takes no other.
-            restart: forget what the folder holds.
+            restart: forget what the folder holds, or what it holds of the models with these titles.
             rank: number of this process.
             files: names of files that every such run writes there; they go when a run is begun anew.
         """
@@ -70,7 +70,9 @@ class RunDirectory:
             StorageError: it cannot be written.
         """
         try:
+            # Nobody opens a journal that the main process is about to remove.
             agreed(self._enter)
+            agreed(self._open)
         except EcaZooError:
             self.close()
             raise
@@ -81,14 +83,13 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if self._rank == 0:
                 self._lock.acquire()
-                if self._restart:
+                if self._restart is True:
                     self._clear()
-                self._records = [record for file in self._journals() for record in _read(file)]
-            self._open()
+                self._records = self._read_all()
+                if self._restart and self._restart is not True:
+                    self._forget(self._restart)
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
-        if self._rank == 0:
-            self.require('run', self._identity)
+            raise storage_error(self.path, error, '--run-dir') from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,9 +115,11 @@ class RunDirectory:
                 differences = _differences(record['identity'], wanted)
                 if differences:
                     more = f'; and {len(differences) - _SHOWN} more' if len(differences) > _SHOWN else ''
+                    title = part.partition('/')[2]
+                    alone = f', --restart {title} to measure that model alone' if title else ''
                     raise InputError(
                         f'{self.path}: it holds a run with {"; ".join(differences[:_SHOWN])}{more}; use another '
-                        'folder, or --restart to begin anew'
+                        f'folder{alone}, or --restart to begin anew'
                     )
                 return
         self._append({'kind': 'identity', 'part': part, 'version': _VERSION, 'identity': wanted})
@@ -189,29 +192,73 @@ class RunDirectory:
         return folder
 
     def _clear(self) -> None:
-        """Remove what runs have written; a folder that somebody else uses too keeps the rest."""
-        self._records = [record for file in self._journals() for record in _read(file)]
+        """Remove what runs have written; a folder that somebody else uses too keeps the rest.
+
+        The main process's journal goes last: it knows which run the others belong to.
+        """
+        self._records = [record for file in self._journals() for record in _read(file)[0]]
         for name in [*self.written_files(), *(self._fixed_files if self._records else ())]:
             (self.path / Path(name).name).unlink(missing_ok=True)
         folder = self.path / _PREDICTIONS
         predictions = folder.glob('*.pt') if folder.is_dir() else ()
-        for file in [*self._journals(), *(path for path in predictions if _PREDICTION.fullmatch(path.name))]:
+        parts = [path for path in predictions if _PREDICTION.fullmatch(path.name)]
+        for file in [*parts, *reversed(self._journals())]:
             file.unlink()
         try:
             folder.rmdir()
         except OSError:
             pass
 
+    def _forget(self, titles: Sequence[str]) -> None:
+        """Remove the records of some models; as above, the main process's journal goes last."""
+        lost = [record for record in self._records if _model_of(record) in titles]
+        self._records = [record for record in self._records if _model_of(record) not in titles]
+        for path in reversed(self._journals()):
+            records, _ = _read(path)
+            kept = [record for record in records if _model_of(record) not in titles]
+            if len(kept) < len(records):
+                with replacing(path, '--run-dir') as temporary:
+                    temporary.write_text(''.join(map(_line, kept)), encoding='utf-8')
+        names = [record['partial'].get('predictions') for record in lost if record['kind'] == 'partial']
+        for name in names:
+            if name is not None and _PREDICTION.fullmatch(name):
+                (self.path / _PREDICTIONS / name).unlink(missing_ok=True)
+
     def _journals(self) -> list[Path]:
         return sorted(path for path in self.path.glob('journal-*.jsonl') if _JOURNAL.fullmatch(path.name))
 
+    def _read_all(self) -> list[dict[str, Any]]:
+        """The records of all processes; a warning says which cannot be read, and that they are measured again."""
+        records: list[dict[str, Any]] = []
+        for file in self._journals():
+            read, damaged = _read(file)
+            records += read
+            for number, text in damaged:
+                if not _is_a_figure(text):
+                    _logger.warning(
+                        '%s: line %d is damaged, and may have said what this run is; all is measured again',
+                        file,
+                        number,
+                    )
+                    self._clear()
+                    return []
+                _logger.warning('%s: line %d is damaged; what it held is measured again', file, number)
+        return records
+
     def _open(self) -> None:
+        try:
+            self._open_file()
+        except OSError as error:
+            raise storage_error(self.path, error, '--run-dir') from None
+        if self._rank == 0:
+            self.require('run', self._identity)
+
+    def _open_file(self) -> None:
         path = self.path / f'journal-{self._rank:05d}.jsonl'
         is_new = not path.exists()
-        torn = not is_new and path.stat().st_size > 0 and not _ends_in_newline(path)
+        if not is_new:
+            _mend_end(path)
         self._file = path.open('a', encoding='utf-8')
-        if torn:
-            self._file.write('\n')
         if is_new and os.name == 'posix':
             folder = os.open(self.path, os.O_RDONLY)
             try:
@@ -221,32 +268,70 @@ class RunDirectory:
 
     def _append(self, record: dict[str, Any]) -> None:
         assert self._file is not None, 'the run directory is not open'
-        text = json.dumps(record, separators=(',', ':'))
         try:
-            self._file.write(f'{zlib.crc32(text.encode()):08x} {text}\n')
+            self._file.write(_line(record))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
+            raise storage_error(self.path, error, '--run-dir') from None
         self._records.append(record)
 
 
-def _ends_in_newline(path: Path) -> bool:
-    with path.open('rb') as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b'\n'
+def _checksum(text: bytes) -> str:
+    return f'{zlib.crc32(text):08x}'
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a journal; others are skipped, with a note in the log."""
-    for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
-        if not line:
-            continue
-        checksum, _, text = line.partition(b' ')
-        if checksum != b'%08x' % zlib.crc32(text):
+def _line(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, separators=(',', ':'))
+    return f'{_checksum(text.encode())} {text}\n'
+
+
+def _model_of(record: Mapping[str, Any]) -> str | None:
+    """Title of the model that a record is about, which ends the name of its part, or stands in its row."""
+    if record['kind'] == 'row':
+        row = record['row']
+        return row.get('model') or row.get('title') or record['key']
+    return record.get('part', '').partition('/')[2] or None
+
+
+def _text_of(line: bytes) -> bytes | None:
+    """What a line records; None if its checksum is another."""
+    checksum, _, text = line.partition(b' ')
+    return text if checksum == _checksum(text).encode() else None
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:
+    """The records of a journal, and the numbers and texts of lines that were damaged after they had been written."""
+    *lines, last = path.read_bytes().split(b'\n')
+    records, damaged = [], []
+    for number, line in enumerate([*lines, last], 1):
+        text = _text_of(line)
+        if text is not None:
+            records.append(json.loads(text))
+        elif number <= len(lines):
+            damaged.append((number, line.partition(b' ')[2]))
+        elif line:
             _logger.info('%s: line %d was cut short and does not count', path, number)
-            continue
-        yield json.loads(text)
+    return records, damaged
+
+
+def _is_a_figure(text: bytes) -> bool:
+    """Whether a damaged line is certain to have held a row or counts, which can be measured again, and nothing else."""
+    try:
+        return json.loads(text)['kind'] in ('row', 'partial')
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _mend_end(path: Path) -> None:
+    """End the last line of a journal if it is whole, and remove it if it was cut short."""
+    with path.open('r+b') as file:
+        content = file.read()
+        last = content.rpartition(b'\n')[2]
+        if last and _text_of(last) is not None:
+            file.write(b'\n')
+        elif last:
+            file.truncate(len(content) - len(last))
 
 
 def _plain(value: Any) -> Any:

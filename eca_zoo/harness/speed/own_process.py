@@ -68,10 +68,11 @@ class OwnProcess:
         self.input_size = (0, 0, 0)
         self.peak_memory_mb: float | None = None
         self._request: Any = spec, settings
+        self._has_work = False
         variables = KEEPING_VARIABLES if settings.keep_freed_memory else {}
         self._process = subprocess.Popen(
             [sys.executable, '-c', _START.format(module=__name__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | variables,
+            env=os.environ | variables, start_new_session=True,
         )  # fmt: skip
         # A process that has ended by now is noticed by ``start``.
         with contextlib.suppress(RunError):
@@ -84,6 +85,7 @@ class OwnProcess:
             RunError: it ended.
         """
         self._receive()
+        self._has_work = True
 
     def warm_up(self) -> None:
         """As of ``Timer``.
@@ -111,7 +113,7 @@ class OwnProcess:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
         try:
-            self._process.wait(_SECONDS_TO_END)
+            self._process.wait(_SECONDS_TO_END if self._has_work else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -148,11 +150,18 @@ class OwnProcess:
 
 def serve() -> None:
     """The work of the process: one network, whose rounds are asked for on the standard input."""
-    # The run's own process is told to stop, and ends this one.
+    # The run's own process is told to stop, and ends this one; it has a session of its own for the same reason.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), 'wb')
     os.dup2(2, 1)  # what a library prints is no answer
+    try:
+        _serve(answers)
+    except BrokenPipeError:
+        os._exit(0)  # nobody listens any more; what is left in the buffer would fail again
+
+
+def _serve(answers: BinaryIO) -> None:
     _tell(answers, 'started', None)
     try:
         spec, settings = pickle.load(sys.stdin.buffer)
@@ -171,8 +180,10 @@ def serve() -> None:
             while True:
                 pickle.load(sys.stdin.buffer)
                 _tell(answers, 'seconds', timer.time_round())
-        except (EOFError, BrokenPipeError):
+        except EOFError:
             pass
+        except BrokenPipeError:
+            raise
         except Exception as error:
             _tell(answers, 'failed', reason(error, settings, timer.batch_size))
 

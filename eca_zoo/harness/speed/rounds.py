@@ -16,6 +16,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import resolve_device, visible_devices
 from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.memory import release_memory
+from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, runs_apart
@@ -50,7 +51,7 @@ Progress = Callable[[int, int, str], None]
 def measure_throughput(
     specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None = None,
+    baseline: Baseline = None,
     progress: Progress | None = None,
 ) -> list[ThroughputResult]:
     """All results of ``throughput_groups`` on the one device that ``settings`` name."""
@@ -61,21 +62,21 @@ def measure_throughput(
 def throughput_groups(
     specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None = None,
+    baseline: Baseline = None,
     devices: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[ThroughputResult]]:
-    """Time ``specs`` and the baseline in turn, at most eight in a group so that any number of them fits into memory.
+    """Time ``specs`` and their baselines in turn, eight or nine in a group so that any number of them fits into memory.
 
     Groups run one after the other, or on several devices at once in a process for each, with one group at a time. On
-    the CPU each network has a process of its own, see ``own_process``. The baseline is in every group, and in the
+    the CPU each network has a process of its own, see ``own_process``. A network's baseline is in its group, and in the
     results once. A network that fails is a result with an ``error`` and does not stop the others. torch's global flags
     and random state are as before afterwards.
 
     Args:
         specs: what to time.
         settings: how; its device stands for ``devices``.
-        baseline: the network that ``relative`` refers to.
+        baseline: the network that ``relative`` refers to, or by title each network's own.
         devices: names; by default all visible GPUs of the kind of ``settings.device``, or that one if it has an index.
         progress: called now and then.
 
@@ -90,7 +91,7 @@ def throughput_groups(
         own = torch.device(checked.device)
         devices = [checked.device] if ':' in settings.device else [str(device) for device in visible_devices(own)]
     groups = _groups(specs, baseline, len(devices))
-    total = sum(len(group) + bool(baseline) for group in groups) * (checked.rounds + 1)
+    total = sum(map(len, groups)) * (checked.rounds + 1)
     meter = _Meter(total, progress)
     if len(devices) == 1:
         here = dataclasses.replace(checked, device=devices[0])
@@ -120,7 +121,7 @@ class _Meter:
 def _in_other_processes(
     groups: list[list[ModelSpec]],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None,
+    baseline: Baseline,
     devices: Sequence[str],
     meter: _Meter,
 ) -> Iterator[list[ThroughputResult]]:
@@ -134,9 +135,9 @@ def _in_other_processes(
         try:
             for job in as_completed(jobs):
                 group = jobs[job]
-                yield _outcome(job, group, settings)
-                work = (len(group) + bool(baseline)) * (settings.rounds + 1)
-                meter.advance(', '.join(spec.title for spec in group), work)
+                others = {spec.title for other in groups if other is not group for spec in other}
+                yield _outcome(job, [spec for spec in group if spec.title not in others], settings)
+                meter.advance(', '.join(spec.title for spec in group), len(group) * (settings.rounds + 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -144,7 +145,7 @@ def _in_other_processes(
 def _outcome(
     job: 'Future[list[ThroughputResult]]', group: list[ModelSpec], settings: ThroughputSettings
 ) -> list[ThroughputResult]:
-    """The results of a job; if its process was killed (out of memory, a driver's fault), that for its group."""
+    """The results of a job; if its process was killed (out of memory, a driver's fault), that for ``group``."""
     try:
         return job.result()
     except Exception as error:
@@ -153,7 +154,7 @@ def _outcome(
 
 
 def _measure_on_free_device(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, free: 'Queue[str]'
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, free: 'Queue[str]'
 ) -> list[ThroughputResult]:
     device = free.get()
     try:
@@ -162,21 +163,28 @@ def _measure_on_free_device(
         free.put(device)
 
 
-def _groups(specs: Sequence[ModelSpec], baseline: ModelSpec | None, workers: int = 1) -> list[list[ModelSpec]]:
-    """``specs`` without the baseline, cut into groups of equal size: at most eight, and enough for every worker."""
+def _groups(specs: Sequence[ModelSpec], baseline: Baseline, workers: int = 1) -> list[list[ModelSpec]]:
+    """``specs`` in groups of equal size, enough for every worker; each ends with the baselines of its networks."""
     names = [spec.title for spec in specs]
     if len(set(names)) != len(names):
         raise InputError(f'a network is named twice: {", ".join(names)}')
-    others = [spec for spec in specs if baseline is None or spec.title != baseline.title]
-    size = max(1, min(_GROUP, -(-len(others) // max(workers, 1))))
-    groups = [others[start : start + size] for start in range(0, len(others), size)]
-    return groups or [[]]
+    baselines = {spec.title: reference for spec in specs if (reference := baseline_of(spec, baseline)) is not None}
+    of_others = {reference.title for title, reference in baselines.items() if title != reference.title}
+    rest = [spec for spec in specs if spec.title not in of_others]
+    size = _GROUP if len(of_others) <= 1 else _GROUP // 2
+    size = max(1, min(size, -(-len(rest) // max(workers, 1))))
+    groups = []
+    for start in range(0, len(rest), size):
+        group = {spec.title: spec for spec in rest[start : start + size]}
+        references = [baselines[title] for title in group if title in baselines]
+        groups.append(list((group | {reference.title: reference for reference in references}).values()))
+    return groups
 
 
 def _measure_group(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, meter: _Meter
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, meter: _Meter
 ) -> list[ThroughputResult]:
-    timed_networks = [_TimedNetwork(spec) for spec in [*group, *([baseline] if baseline else [])]]
+    timed_networks = [_TimedNetwork(spec) for spec in group]
     with contextlib.ExitStack() as during:
         during.enter_context(numeric_flags(settings.precision, settings.threads))
         for timed in timed_networks:
@@ -196,9 +204,13 @@ def _measure_group(
                 if timed.error is None:
                     _guarded(timed, settings, _time_round)
             meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
-    reference = timed_networks[-1] if baseline else None
     release_memory()
-    return [_result(timed, settings, reference) for timed in timed_networks]
+    results = []
+    for timed in timed_networks:
+        reference = baseline_of(timed.spec, baseline)
+        of_it = next((other for other in timed_networks if reference and other.spec.title == reference.title), None)
+        results.append(_result(timed, settings, of_it))
+    return results
 
 
 def _close(timed: _TimedNetwork) -> None:
@@ -250,7 +262,7 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
     seconds = sorted(second for round_ in timed.rounds for second in round_)
     p95 = statistics.quantiles(seconds, n=20, method='inclusive')[-1] if len(seconds) > 1 else seconds[0]
     relative = None
-    if baseline is not None and baseline.error is None:
+    if baseline is not None and baseline.error is None and _takes_same_images(timed, baseline):
         relative = statistics.median(rate / other for rate, other in zip(rates, baseline.rates(), strict=True))
     return ThroughputResult(
         model=timed.spec.title,
@@ -263,5 +275,10 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         step_time_p95_ms=1e3 * p95,
         steps=len(seconds),
         relative=relative,
+        baseline=baseline.spec.title if baseline is not None else None,
         peak_memory_mb=timed.timer.peak_memory_mb,
     )
+
+
+def _takes_same_images(timed: _TimedNetwork, other: _TimedNetwork) -> bool:
+    return timed.timer is not None and other.timer is not None and timed.timer.input_size == other.timer.input_size

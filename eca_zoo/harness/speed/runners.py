@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,8 +30,9 @@ class Runner:
 
         Args:
             spec: what to time.
-            settings: checked settings.
+            settings: checked settings; the image size that ``spec`` says itself goes before theirs.
         """
+        settings = dataclasses.replace(settings, img_size=spec.img_size or settings.img_size)
         self.settings = settings
         self.device = torch.device(settings.device)
         self._model, self.input_size = _build_network(spec, settings)

@@ -19,8 +19,8 @@ class ThroughputSettings:
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
-        precision: one of ``eca_zoo.harness.machine.devices.PRECISIONS``.
-        channels_last: memory format of parameters and input.
+        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16``, ``amp`` or ``amp_bf16``.
+        channels_last: memory format of parameters and input; by default contiguous, as a network is built.
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
         backend: ``torch``, ``onnxruntime`` or ``openvino`` (both on the CPU).
@@ -39,7 +39,7 @@ class ThroughputSettings:
 
     device: str = 'auto'
     precision: str = 'fp32'
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: str = ''
     compile_mode: str = ''
     backend: str = 'torch'
@@ -91,7 +91,9 @@ class ThroughputSettings:
             known = ', '.join(torch.compiler.list_backends())
             raise InputError(f'compile backend {self.compile!r} is unknown; use one of {known}')
         batch_size = self.batch_size or (16 if device.type == 'cpu' else 256)
-        return dataclasses.replace(self, device=str(device), precision=precision, batch_size=batch_size)
+        return dataclasses.replace(
+            self, device=str(device), precision=precision, batch_size=batch_size, channels_last=bool(self.channels_last)
+        )
 
     def _check_allocator(self, device: torch.device) -> None:
         if device.type != 'cpu' or not can_keep_freed_memory():
@@ -107,5 +109,5 @@ class ThroughputSettings:
         if device.type != 'cpu' or precision != 'fp32' or self.compile or self.channels_last:
             raise InputError(
                 f'backend {self.backend} is measured on the CPU in fp32, with its own compiler and memory format: '
-                'use --device cpu and leave out --precision, --torchcompile and --channels-last'
+                'use --device cpu and leave out --precision, --compile and --channels-last'
             )

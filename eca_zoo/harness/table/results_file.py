@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from eca_zoo.errors import InputError
-from eca_zoo.files import is_stream, write_atomically
+from eca_zoo.files import encode_text, is_stream, write_atomically
 
 FORMATS = ('csv', 'json', 'md', 'parquet')
 
@@ -32,7 +32,7 @@ class ResultsFile:
         check_place(path, setting)
         self.format = _format_of(path, format, setting)
         if self.format == 'parquet' and importlib.util.find_spec('pyarrow') is None:
-            raise InputError("Parquet needs pyarrow: pip install 'eca-zoo[predictions]', or name a .csv file")
+            raise InputError('Parquet needs pyarrow: pip install pyarrow, or name a .csv file')
 
     @property
     def is_stream(self) -> bool:
@@ -58,9 +58,9 @@ class ResultsFile:
             frame.to_parquet(buffer, index=False)
             return buffer.getvalue()
         if self.format == 'json':
-            return json_text.encode()
+            return encode_text(json_text)
         text = cells.to_csv(index=False, lineterminator='\n') if self.format == 'csv' else to_markdown(cells)
-        return text.encode()
+        return encode_text(text)
 
 
 def check_place(path: Path, setting: str) -> None:

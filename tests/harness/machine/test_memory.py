@@ -18,7 +18,7 @@ from tests.harness.processes import ROOT
 # tensor of 256 MiB before and after ``{work}``; and the fewest MiB that its heap grows for one of several more (where
 # in the heap one comes to lie differs).
 _SCRIPT = """
-import ctypes, json, torch, eca_zoo
+import ctypes, json, timm, torch, eca_zoo
 from eca_zoo.harness.machine.memory import keep_freed_memory
 
 FIELDS = ('arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost')
@@ -76,7 +76,7 @@ def test_an_allocator_that_the_environment_tunes_is_left_alone(name, value):
 def test_what_is_called_from_python_leaves_the_allocator_alone(tmp_path):
     folder = write_folder(tmp_path, count=20)
     work = (
-        f"eca_zoo.benchmark('test_resnet', {QUICK}); "
+        f"eca_zoo.benchmark(timm.create_model('test_resnet'), {QUICK}); "
         f"eca_zoo.benchmark('test_resnet', {QUICK}, keep_freed_memory=True); "
         f'eca_zoo.evaluate({MODEL!r}, {str(folder)!r}, device="cpu", workers=0)'
     )

@@ -14,7 +14,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import hardware_id
 from eca_zoo.harness.machine.processes import Processes, from_main, gather, launched, local_device, shard, sum_counts
 from tests.harness.image_sets import MODEL, write_folder, write_shards
-from tests.harness.processes import ROOT, run_program
+from tests.harness.processes import ROOT, complaints, run_program
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
@@ -79,7 +79,7 @@ for ids, names in ((('GPU-a', 'GPU-a'), ('H100', 'H100')), (('GPU-a', 'GPU-b'), 
 """,
     )
     assert done.stdout.splitlines() == ['2 2', '2 2']
-    assert done.stderr.splitlines() == [
+    assert complaints(done.stderr) == [
         'eca-zoo validate: error: processes 0 and 1 share one GPU (H100, GPU-a); start one process for each GPU, and '
         'with a scheduler give each its own',
         'eca-zoo validate: error: process 1 has another kind of GPU (T4) than process 0 (H100), and one count comes '
@@ -155,7 +155,7 @@ print(*launch(2, lambda rank: main([*command, {str(tmp_path / 'machine')!r} + st
 """,
     )
     assert done.stdout.splitlines() == ['2 2', '2 2', '1 1', '2 2']
-    [missing, crop, blocked, different] = done.stderr.splitlines()
+    [missing, crop, blocked, different] = complaints(done.stderr)
     assert different == (
         f'eca-zoo validate: error: {tmp_path}/machine0: process 1 sees other files there than process 0; all machines '
         'need the same'

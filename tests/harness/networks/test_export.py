@@ -156,6 +156,20 @@ def test_a_network_without_such_a_form_is_refused(tmp_path, capsys):
 def test_the_command_says_what_it_wrote(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ['--format', 'torch-export', '--random-weights', '--img-size', '32']
-    assert main(['export', 'test_eca_resnet', *arguments]) == 0
+    assert main(['export', '-m', 'test_eca_resnet', *arguments]) == 0
     size = (tmp_path / 'test_eca_resnet.pt2').stat().st_size
     assert f'test_eca_resnet.pt2: {size} bytes, torch-export, dynamic batch' in capsys.readouterr().out
+
+
+def test_the_weights_of_a_checkpoint_are_exported_in_the_format_that_the_name_says(tmp_path, capsys):
+    torch.manual_seed(1)
+    trained = timm.create_model('test_eca_resnet', num_classes=7).eval()
+    torch.save({'state_dict': trained.state_dict()}, tmp_path / 'mine.pth')
+    path = tmp_path / 'mine.pt2'
+    arguments = ['test_eca_resnet', '--checkpoint', str(tmp_path / 'mine.pth'), '--out', str(path)]
+    assert main(['export', *arguments]) == 0
+    image = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(run_file(path, image), trained(image))
+    assert main(['export', *arguments[:2], str(tmp_path / 'absent.pth'), *arguments[3:]]) == 2
+    assert 'absent.pth: there is no such checkpoint; check --checkpoint' in capsys.readouterr().err

@@ -231,7 +231,9 @@ def test_predictions_are_enough_to_recompute_the_accuracy(folder, tmp_path):
     for result in results:
         assert recomputed(path, result.model) == (result.top1, result.top5)
     table = pyarrow.parquet.read_table(path)
-    assert table.column_names == ['model', 'file', 'target', 'top5_classes', 'top5_probabilities']
+    assert table.column_names == [
+        'model', 'file', 'target', 'target_name', 'top5_classes', 'top5_names', 'top5_probabilities',
+    ]  # fmt: skip
     assert table.num_rows == 120
     first = table.to_pylist()[0]
     assert first['file'] == '0/0000.png'

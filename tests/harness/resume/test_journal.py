@@ -63,7 +63,7 @@ def test_a_record_that_was_cut_anywhere_does_not_count_and_spoils_no_other(tmp_p
             assert [partial['blocks'] for partial in journal.partials('a')] == [*kept, [9]]
 
 
-def test_a_changed_byte_makes_a_record_invalid(tmp_path):
+def test_a_changed_byte_makes_a_record_invalid_with_a_warning(tmp_path, caplog):
     with RunDirectory(tmp_path, IDENTITY) as journal:
         journal.record_row('a', {'top1': 77.5})
         journal.record_row('b', {'top1': 55.5})
@@ -71,6 +71,40 @@ def test_a_changed_byte_makes_a_record_invalid(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'77.5', b'78.5'))
     with RunDirectory(tmp_path, IDENTITY) as journal:
         assert journal.finished_rows() == {'b': {'top1': 55.5}}
+    assert caplog.messages == [f'{path}: line 2 is damaged; what it held is measured again']
+
+
+@pytest.mark.parametrize('old', [b'"batch_size":16', b'"kind":"identity"', b'"top1":77.5}}\n'])
+def test_a_line_that_may_have_said_what_the_run_is_takes_all_with_it(tmp_path, caplog, old):
+    with RunDirectory(tmp_path, IDENTITY) as journal, RunDirectory(tmp_path, IDENTITY, rank=1) as other:
+        journal.record_row('a', {'top1': 77.5})
+        journal.require('accuracy/b', {'weights': 'b'})
+        journal.record_row('b', {'top1': 55.5})
+        other.record_partial('accuracy/a', {'blocks': [0]})
+    path = tmp_path / 'journal-00000.jsonl'
+    content = path.read_bytes()
+    assert content.count(old) >= 1
+    # Bytes of the last case merge a row with the line after it, which says what b is.
+    path.write_bytes(content.replace(old, b'\0' * len(old), 1))
+    with RunDirectory(tmp_path, {'command': 'other'}) as journal:
+        assert journal.finished_rows() == {}
+        assert journal.partials('accuracy/a') == []
+        assert journal.identity('accuracy/b') is None
+    assert [message.partition('is ')[2] for message in caplog.messages] == [
+        'damaged, and may have said what this run is; all is measured again'
+    ]
+
+
+def test_a_record_that_was_cut_short_is_no_damage(tmp_path, caplog):
+    with RunDirectory(tmp_path, IDENTITY) as journal:
+        journal.record_row('a', {'top1': 77.5})
+        journal.record_row('b', {'top1': 55.5})
+    path = tmp_path / 'journal-00000.jsonl'
+    path.write_bytes(path.read_bytes()[:-9])
+    for _ in range(2):
+        with RunDirectory(tmp_path, IDENTITY) as journal:
+            assert journal.finished_rows() == {'a': {'top1': 77.5}}
+    assert caplog.messages == []
 
 
 def test_another_identity_is_refused_with_the_difference(tmp_path):

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.harness.image_sets import MODEL, write_folder
-from tests.harness.processes import ROOT, run_program
+from tests.harness.processes import ROOT, complaints, run_program
 
 # Runs `eca-zoo validate` undisturbed, then again with an end at each of the given steps of its work, then to its end.
 PROGRAM = """
@@ -66,8 +66,9 @@ def test_a_run_that_is_asked_to_stop_says_how_to_continue_and_ends_as_the_shell_
     ends = [(step, int(number)) for step, number in zip((9, 60, 31), signals, strict=True)]
     codes, stderr = ends_of(tmp_path, ends, workers, group)
     assert codes == [130, 143, 130]
-    assert stderr.splitlines() == [
+    assert complaints(stderr) == [
         f'eca-zoo validate: error: stopped by {number.name}; what was counted is in {tmp_path / "killed"}; the same '
         'command continues'
         for number in signals
     ]
+    assert 'INFO: test_eca_resnet: continuing at ' in stderr

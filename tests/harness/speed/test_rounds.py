@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import timm
 import torch
 
 from eca_zoo.errors import InputError
@@ -174,11 +175,13 @@ def test_torchs_flags_threads_and_random_state_are_as_before():
 
 
 def test_groups_are_spread_over_devices_with_the_baseline_in_each():
-    specs = [ECA, PLAIN, ModelSpec('test_efficientnet')]
+    # Modules have no process of their own beside that of their device.
+    names = ('test_eca_resnet', 'test_resnet', 'test_efficientnet')
+    specs = [ModelSpec(name, module=timm.create_model(name)) for name in names]
     progress = []
     groups = list(
         throughput_groups(
-            specs, dataclasses.replace(QUICK, rounds=1), PLAIN, ['cpu', 'cpu'], lambda *state: progress.append(state)
+            specs, dataclasses.replace(QUICK, rounds=1), specs[1], ['cpu', 'cpu'], lambda *state: progress.append(state)
         )
     )
     assert len(groups) == 2

@@ -23,8 +23,8 @@ from tests.harness.processes import ROOT
 SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
-    'infer_spread', 'backend', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec', 'train_step_time',
-    'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
+    'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec',
+    'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
 }  # fmt: skip
 ACCURACY = {
     'dataset': 'imagenet-1k', 'num_images': 50000, 'top1': 70.916, 'top1_err': 29.084, 'top5': 89.93, 'top5_err': 10.07,
@@ -95,11 +95,11 @@ def test_a_value_without_a_column_is_an_error():
 def test_the_text_shows_measured_columns_and_shared_settings_once(row):
     lines = to_text(to_frame([row])).splitlines()
     assert lines[0].split() == [
-        'model', 'top-1', 'top-5', 'GMACs', 'params/2^20', 'paper', 'GFLOPs', 'images/s', 'p95', 'ms', 'spread', '%',
-        'relative',
+        'model', 'top-1', 'top-5', 'img_size', 'GMACs', 'params/2^20', 'paper', 'GFLOPs', 'images/s', 'p95', 'ms',
+        'spread', '%', 'relative',
     ]  # fmt: skip
     assert lines[2].split() == [
-        'eca_resnet18', '70.916', '89.930', '1.8141', '11.15', '1.7014', '61.50', '70.000', '1.2', '0.980',
+        'eca_resnet18', '70.916', '89.930', '224', '1.8141', '11.15', '1.7014', '61.50', '70.000', '1.2', '0.980',
     ]  # fmt: skip
     assert lines[-1] == (
         'device cpu, precision fp32, memory_format channels_last, compile none, backend torch, fused no, '

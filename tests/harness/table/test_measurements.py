@@ -104,7 +104,6 @@ def test_a_network_that_fails_is_a_row_with_an_error_and_the_exit_code_is_1(tmp_
         (['resnet18', '--device', 'cuda:99'], "device 'cuda:99' is not there: this machine has "),
         (['resnet18', '--precision', 'fp9'], "precision 'fp9' is unknown; use one of fp32"),
         (['resnet18', '--device', 'cpu', '--precision', 'fp32', 'float32'], 'a throughput setting occurs twice: fp32'),
-        (['resnet18', '--model-kwargs', 'x'], "--model-kwargs 'x': write KEY=VALUE"),
         (['resnet18', '--baseline', 'zoo'], "'zoo' stands for 6 networks; name one"),
         (['resnet18', '-b', '0', '--device', 'cpu'], 'batch_size must be at least 1, not 0'),
         (['resnet18', '--img-size', '0', '--bench', 'profile'], 'resnet18: an image is at least 1 pixel high and wide'),

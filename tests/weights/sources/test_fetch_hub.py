@@ -9,9 +9,9 @@ from eca_zoo.weights.errors import FetchError, HashMismatchError
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, HubSource, Source
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_handler import HTML_PAGE
-from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, REPO, broken_files, entry_with
+from tests.weights.hub_handler import HTML_PAGE
+from tests.weights.hub_server import HubServer
 
 TENSORS = 96
 
