@@ -21,7 +21,8 @@ from eca_zoo.cli.logs import logs
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = (
-    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report', 'export',
+    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report',
+    'export',
 )  # fmt: skip
 
 
