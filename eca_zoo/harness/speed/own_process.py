@@ -17,7 +17,7 @@ import timm
 import torch
 
 from eca_zoo.errors import RunError, one_line
-from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
 from eca_zoo.harness.machine.memory import KEEPING_VARIABLES
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
@@ -173,7 +173,7 @@ def _serve(answers: BinaryIO) -> None:
         _tell(answers, 'unknown', architecture)
         return
     timer = Timer(spec, settings)
-    with numeric_flags(settings.precision, settings.threads):
+    with numeric_flags(settings.precision, settings.threads), compiled_alone(bool(settings.compile)):
         try:
             timer.warm_up()
             _tell(answers, 'ready', (timer.batch_size, timer.input_size))

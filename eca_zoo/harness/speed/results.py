@@ -24,6 +24,7 @@ class ThroughputResult:
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
         error: why there is no measurement; None if there is one.
         baseline: title of the network that ``relative`` refers to.
+        gpu: its name; None for the CPU.
     """
 
     model: str
@@ -39,3 +40,4 @@ class ThroughputResult:
     peak_memory_mb: float | None = None
     error: str | None = None
     baseline: str | None = None
+    gpu: str | None = None

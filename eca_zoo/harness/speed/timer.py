@@ -1,6 +1,5 @@
 """A network that is timed in this process: warmed up at a batch size that fits, then step by step in rounds."""
 
-import contextlib
 import itertools
 import logging
 import statistics
@@ -10,14 +9,12 @@ from typing import Any
 
 import torch
 
-from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory
+from eca_zoo.harness.machine.device_errors import may_be_out_of_memory
+from eca_zoo.harness.machine.memory import release_memory
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.runners import Runner, Step
 from eca_zoo.harness.speed.settings import ThroughputSettings
 
-# torch.compile keeps one entry a network for each forward that several networks share; beyond its limit it would
-# silently run them uncompiled.
-_RECOMPILE_LIMIT = 64
 _MAX_STEPS = 1000
 _logger = logging.getLogger(__name__)
 
@@ -62,24 +59,25 @@ class Timer:
             seconds += _time_steps(self._runner.step, 1, device)
         self._steps = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
         if on_cuda:
+            # Without what cuDNN tried while it chose.
+            torch.cuda.reset_peak_memory_stats(device)
+            _time_steps(self._runner.step, 1, device)
             self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
     def _fit(self, batch_size: int) -> None:
         """Run the first step, with half of the images as often as the memory asks for it."""
-        runner, settings = self._runner, self._settings
+        runner = self._runner
         while True:
             self.batch_size = batch_size
-            if runner.device.type == 'cuda':
-                torch.cuda.reset_peak_memory_stats(runner.device)
             try:
                 runner.prepare(batch_size)
-                with _room_to_compile() if settings.compile else contextlib.nullcontext():
-                    _time_steps(runner.step, 1, runner.device)
+                _time_steps(runner.step, 1, runner.device)
                 return
             except (RuntimeError, MemoryError) as error:
-                if batch_size == 1 or not is_out_of_memory(error):
+                if batch_size == 1 or not may_be_out_of_memory(error):
                     raise
                 _logger.info('%s: batch size %d does not fit, trying %d', self._spec.title, batch_size, batch_size // 2)
+            # Outside of except, whose error keeps the tensors of the frames that it went through.
             batch_size //= 2
             release_memory()
 
@@ -112,9 +110,3 @@ def _time_steps(step: Step, count: int, device: torch.device) -> list[float]:
         synchronize()
         seconds.append(time.perf_counter() - start)
     return seconds
-
-
-def _room_to_compile() -> contextlib.AbstractContextManager:
-    import torch._dynamo
-
-    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
