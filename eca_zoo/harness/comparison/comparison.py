@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.accuracy.paired import PairedCounts
+from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 from eca_zoo.harness.comparison.runs import MACHINE, Run
 from eca_zoo.harness.comparison.verdicts import (
     Verdict,

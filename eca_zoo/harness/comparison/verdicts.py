@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from eca_zoo.harness.accuracy.counts import wilson_bounds
-from eca_zoo.harness.accuracy.paired import PairedCounts
+from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 
 Outcome = Literal['equal', 'better', 'worse', 'undecidable', 'different']
 _INPUT = ('img_size', 'crop_pct', 'interpolation')

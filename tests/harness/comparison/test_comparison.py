@@ -5,7 +5,7 @@ import pytest
 
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
-from eca_zoo.harness.accuracy.paired import PairedCounts
+from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 from eca_zoo.harness.comparison.comparison import compare
 from eca_zoo.harness.comparison.runs import Run, read_run
 from eca_zoo.harness.comparison.verdicts import scatter_of

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from eca_zoo.harness.accuracy.paired import PairedCounts
+from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 
 
 def test_the_p_value_is_that_of_mcnemars_exact_test_by_hand():
