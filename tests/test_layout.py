@@ -23,7 +23,7 @@ FLOORS = (
     ('harness.accuracy', 'harness.speed'),
     ('harness.table',),
     ('harness.suites', 'harness.suite_file', 'harness.comparison'),
-    ('harness.leaderboard',),
+    ('harness.suite_data', 'harness.leaderboard_rows', 'harness.leaderboard'),
     ('reporting', 'training', 'detection'),
     ('arguments', 'api'),
     ('cli',),

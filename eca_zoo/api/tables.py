@@ -1,11 +1,11 @@
 """Leaderboards and tables from Python."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from eca_zoo.arguments import path_of, takes
+from eca_zoo.arguments import takes
 from eca_zoo.errors import InputError
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.machine.processes import agreed, current
@@ -21,7 +21,8 @@ def leaderboard(
     suite: str | Path,
     run_dir: str | Path,
     *,
-    data_dir: str | Path | None = None,
+    data_dir: str | Path | Mapping[str, str | Path] | None = None,
+    baseline: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
@@ -37,7 +38,8 @@ def leaderboard(
     Args:
         suite: YAML file, or the name of one that comes with the package.
         run_dir: folder of the run.
-        data_dir: folder of the suite's data set.
+        data_dir: folder of the suite's data set, or one that holds those of several; or several by name.
+        baseline: network that accuracies and throughputs are compared with, in the place of what the suite says.
         device: of the validation and all throughputs, in the place of what the suite says.
         batch_size: likewise.
         precision: likewise.
@@ -60,10 +62,11 @@ def leaderboard(
         raise InputError(f'format {format!r} is unknown; use eca or timm')
     processes = current()
     given = {'device': device, 'batch_size': batch_size, 'precision': precision, 'workers': workers}
-    read = agreed(lambda: with_settings(read_suite(str(suite)), given))
+    read = agreed(lambda: with_settings(read_suite(str(suite), baseline), given))
+    folders = _folders(data_dir)
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
-            read, Path(run_dir), path_of(data_dir), processes=processes, timm_format=format == 'timm',
+            read, Path(run_dir), folders, processes=processes, timm_format=format == 'timm',
             restart=[restart] if isinstance(restart, str) else restart,
             command_line=command_line, stop=stop,
             report=lambda part, done, total, text: bars.show(part, done, total, text, _UNITS[part]),
@@ -75,3 +78,10 @@ def leaderboard(
         top1_tolerance=read.top1_tolerance,
     )  # fmt: skip
     return board.table
+
+
+def _folders(given: str | Path | Mapping[str, str | Path] | None) -> dict[str, Path]:
+    """Folders by the name of their data set, which is empty for one without."""
+    if isinstance(given, Mapping):
+        return {name: Path(path) for name, path in given.items()}
+    return {} if given is None else {'': Path(given)}

@@ -9,6 +9,9 @@ CLASS_LEVELS: tuple[ClassLevel, ...] = ('leaf', 'top')
 #: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
 PACKAGED = 'default'
 
+#: Fields of ``DataSpec`` that say nothing of the images, but how they are labelled and called.
+LABELS = ('real_labels', 'valid_labels', 'skip_other_classes', 'label')
+
 #: Names of ImageNet's validation set, with its own labels and all of its classes.
 IMAGENET_NAMES = ('imagenet-1k', 'imagenet', 'imagenet1k', 'ilsvrc2012')
 

@@ -11,7 +11,7 @@ from timm.data import create_dataset
 
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import hash_file
-from eca_zoo.harness.data.data_spec import PACKAGED, DataSpec
+from eca_zoo.harness.data.data_spec import LABELS, PACKAGED, DataSpec
 from eca_zoo.harness.data.images import Images
 from eca_zoo.harness.data.kinds import DataKind, kind_of
 from eca_zoo.harness.data.labels import (
@@ -176,9 +176,7 @@ def open_label_sets(specs: Sequence[DataSpec]) -> list[OpenData]:
 def _without_labels(spec: DataSpec) -> DataSpec:
     """What is asked for, as far as it says which images and of which classes."""
     root = spec.root.resolve() if spec.root is not None else None
-    return dataclasses.replace(
-        spec, root=root, real_labels=None, valid_labels=None, skip_other_classes=False, label=''
-    )  # fmt: skip
+    return dataclasses.replace(spec, root=root, **{name: getattr(DataSpec(), name) for name in LABELS})
 
 
 def _check_labels(spec: DataSpec) -> None:

@@ -126,7 +126,7 @@ def test_the_difference_to_the_reported_accuracy_is_given_on_the_reported_data_a
 def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
     failed = ThroughputResult('eca_resnet18', SETTINGS, error='CUDA out of memory')
     measured = [(SETTINGS, type('Both', (), {'infer': {'eca_resnet18': failed}, 'train': {}})())]
-    shared = {'eca_resnet18': {'error': 'weights not published'}}
+    shared = {'eca_resnet18': [{'error': 'weights not published'}]}
     table = join_measurements(['eca_resnet18'], measured, lambda key: {'params': 1}, shared)
     assert table['error'].tolist() == ['weights not published; CUDA out of memory']
     assert table['params'].tolist() == [1]
@@ -141,9 +141,9 @@ def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
 )  # fmt: skip
 def test_fused_says_which_figures_of_a_row_were_measured_in_the_form_for_inference(accuracy, throughput, cell):
     name = 'eca_resnet18'
-    shared, measured = {name: {}}, []
+    shared, measured = {name: [{}]}, []
     if accuracy is not None:
-        shared = {name: accuracy_cells(AccuracyResult(name, 'digits', fuse=accuracy))}
+        shared = {name: [accuracy_cells(AccuracyResult(name, 'digits', fuse=accuracy))]}
     if throughput is not None:
         settings = dataclasses.replace(SETTINGS, fuse=throughput)
         measured = [(settings, Measured({name: dataclasses.replace(TIMED, settings=settings)}))]
