@@ -18,7 +18,14 @@ from pathlib import Path
 from digits import write_digits
 
 _ROOT = Path(__file__).resolve().parent.parent
-_TIMINGS = ('infer_samples_per_sec', 'infer_step_time', 'infer_spread', 'relative_throughput', 'peak_memory_mb')
+_TIMINGS = (
+    'infer_samples_per_sec',
+    'infer_step_time',
+    'infer_spread',
+    'relative_throughput',
+    'peak_memory_mb',
+    'peak_reserved_mb',
+)
 _SUITE = """\
 version: 1
 models:

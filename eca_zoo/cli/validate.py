@@ -150,7 +150,10 @@ def _add_running(group: Any) -> None:
     add_running(group)
     add_workers(group)
     add_setting(group, 'prefetch', metavar='N', type=int, help='batches that each makes ahead (default: 2)')
-    group.add_argument('--precision', metavar='P', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
+    group.add_argument(
+        '--precision', metavar='P',
+        help="fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32, which is exact; timm's float32 on CUDA is tf32)",
+    )  # fmt: skip
     group.add_argument('--model-dtype', choices=('float32', 'float16', 'bfloat16'), help='of parameters and input')
     compilers = group.add_mutually_exclusive_group()
     compilers.add_argument('--torchscript', action='store_true', help='torch.jit.script')

@@ -25,7 +25,7 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_label_sets
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.device_errors import is_device_lost
-from eca_zoo.harness.machine.devices import parse_precision
+from eca_zoo.harness.machine.devices import as_current, parse_precision
 from eca_zoo.harness.machine.flags import compiled_alone, flags_in_force, numeric_flags
 from eca_zoo.harness.machine.fresh_process import in_fresh_process
 from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
@@ -199,6 +199,7 @@ def _lost_device(run: AccuracyRun) -> str | None:
     """
     try:
         with (
+            as_current(torch.device(run.settings.device)),
             numeric_flags(**_flags(run.settings)),
             compiled_alone(bool(run.settings.compile)),
             _handler_of_children_kept(),

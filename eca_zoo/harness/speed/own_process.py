@@ -67,6 +67,7 @@ class OwnProcess:
         self.batch_size = 0
         self.input_size = (0, 0, 0)
         self.peak_memory_mb: float | None = None
+        self.peak_reserved_mb: float | None = None
         self._request: Any = spec, settings
         self._has_work = False
         variables = KEEPING_VARIABLES if settings.keep_freed_memory else {}

@@ -12,7 +12,7 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.device_errors import device_answers, is_device_lost
-from eca_zoo.harness.machine.devices import hardware_name, resolve_device, visible_devices
+from eca_zoo.harness.machine.devices import as_current, hardware_name, resolve_device, visible_devices
 from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
 from eca_zoo.harness.machine.memory import release_memory
 from eca_zoo.harness.networks.baselines import Baseline, baseline_of
@@ -163,6 +163,7 @@ def _measure_group(
 ) -> list[ThroughputResult]:
     timed_networks = [_TimedNetwork(spec) for spec in group]
     with contextlib.ExitStack() as during:
+        during.enter_context(as_current(torch.device(settings.device)))
         during.enter_context(numeric_flags(settings.precision, settings.threads))
         during.enter_context(compiled_alone(bool(settings.compile)))
         for timed in timed_networks:
@@ -263,6 +264,7 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         relative=relative,
         baseline=baseline.spec.title if baseline is not None else None,
         peak_memory_mb=timed.timer.peak_memory_mb,
+        peak_reserved_mb=timed.timer.peak_reserved_mb,
         gpu=hardware_name(torch.device(settings.device)),
     )
 

@@ -26,6 +26,7 @@ class Timer:
         batch_size: of the steps; 0 before ``warm_up``.
         input_size: (channels, height, width) of the images; zeros before ``warm_up``.
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
+        peak_reserved_mb: most memory (2^20 bytes) that torch took from CUDA for it; None on other devices.
     """
 
     def __init__(self, spec: ModelSpec, settings: ThroughputSettings) -> None:
@@ -38,6 +39,7 @@ class Timer:
         self.batch_size = 0
         self.input_size = (0, 0, 0)
         self.peak_memory_mb: float | None = None
+        self.peak_reserved_mb: float | None = None
         self._spec, self._settings = spec, settings
         self._steps = 1
 
@@ -49,7 +51,8 @@ class Timer:
         settings, device = self._settings, torch.device(self._settings.device)
         on_cuda = device.type == 'cuda'
         if on_cuda:
-            before = torch.cuda.memory_allocated(device)
+            release_memory()
+            before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
         self._runner = Runner(self._spec, settings)
         self.input_size = self._runner.input_size
         self._fit(settings.batch_size or 1)
@@ -60,9 +63,11 @@ class Timer:
         self._steps = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
         if on_cuda:
             # Without what cuDNN tried while it chose.
+            release_memory()
             torch.cuda.reset_peak_memory_stats(device)
             _time_steps(self._runner.step, 1, device)
-            self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+            self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before[0]) / 2**20
+            self.peak_reserved_mb = (torch.cuda.max_memory_reserved(device) - before[1]) / 2**20
 
     def _fit(self, batch_size: int) -> None:
         """Run the first step, with half of the images as often as the memory asks for it."""

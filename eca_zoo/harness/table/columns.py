@@ -213,6 +213,11 @@ ALL_COLUMNS = (
         '.1f',
         heading='peak MiB',
     ),
+    _infer(
+        'peak_reserved_mb', '2^20 bytes',
+        'most memory that torch took from the device for it, unused parts of its blocks included; CUDA alone',
+        'peak_reserved_mb', 'torch.cuda.max_memory_reserved', '.1f',
+    ),
     Column(
         'gpu', '', 'name of the GPU of the benchmark; empty on the CPU', 'torch', is_setting=True,
         values={'infer': attrgetter('gpu'), 'train': attrgetter('gpu')},
@@ -231,6 +236,10 @@ ALL_COLUMNS = (
     _setting(
         'compile', 'backend of torch.compile; none for eager',
         lambda settings: None if settings.backend != 'torch' else settings.compile or 'none',
+    ),
+    _setting(
+        'compile_mode', 'mode of torch.compile, such as reduce-overhead (CUDA graphs); empty for its default',
+        lambda settings: settings.compile_mode if settings.compile and settings.compile_mode else None,
     ),
     _setting('backend', 'torch, onnxruntime or openvino', attrgetter('backend')),
     Column(

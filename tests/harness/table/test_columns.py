@@ -24,7 +24,10 @@ SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
     'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec',
-    'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
+    'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error', 'mean_top1', 'mce',
+    'delta_vs_baseline', 'delta_ci95_low', 'delta_ci95_high', 'p_vs_baseline',
+    'gpu', 'accuracy_gpu', 'peak_reserved_mb', 'compile_mode', 'mean_top1', 'mce', 'delta_vs_baseline',
+    'delta_ci95_low', 'delta_ci95_high', 'p_vs_baseline',
 }  # fmt: skip
 ACCURACY = {
     'dataset': 'imagenet-1k', 'num_images': 50000, 'top1': 70.916, 'top1_err': 29.084, 'top5': 89.93, 'top5_err': 10.07,
