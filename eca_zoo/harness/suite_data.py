@@ -27,10 +27,10 @@ def with_folders(suite: Suite, folders: Folders) -> list[ValidationData]:
     for name in roots:
         _check_name(suite, name)
     shared = folders.get('')
-    if shared is not None and len(owners) == 1:
-        roots.setdefault(owners[0].spec.name, shared)
-    elif shared is not None:
-        found = {one.spec.name: _folder_in(shared, one.spec.name) for one in owners}
+    if shared is not None:
+        found = {one.spec.name: _folder_in(shared, one.spec.name) if len(suite.data) > 1 else None for one in owners}
+        if len(owners) == 1:
+            found = {name: path or shared for name, path in found.items()}
         roots = {name: path for name, path in found.items() if path is not None} | roots
         if not roots:
             raise InputError(
