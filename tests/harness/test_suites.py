@@ -260,6 +260,48 @@ def test_flags_of_the_command_go_before_the_settings_of_the_suite():
     assert changed.throughput == (ThroughputSettings(device='cpu', batch_size=2),)
 
 
+LISTED = """
+models: [resnet18, resnet34]
+data:
+  - {name: imagenet-1k, ground_truth: val.txt}
+  - {name: imagenet-1k-real, images: imagenet-1k, real_labels: true, models: [resnet34]}
+"""
+
+
+def test_data_sets_of_the_same_images_differ_in_their_labels_alone():
+    first, second = parse(LISTED).data
+    assert (second.images, second.models, second.spec.real_labels) == ('imagenet-1k', ('resnet34',), 'default')
+    assert second.spec.ground_truth == first.spec.ground_truth == Path('val.txt')
+    assert (first.models, second.spec.results_name) == (('resnet18', 'resnet34'), 'imagenet-1k-real')
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        ('{name: imagenet-1k}', 'data[2].name: the data set imagenet-1k is there twice'),
+        ('{name: x, images: y}', 'data[2].images: y is no earlier data set with images of its own; there are imagenet'),
+        ('{name: x, images: imagenet-1k, data_dir: d}', 'data[2].data_dir: it is that of imagenet-1k'),
+        ('{name: x, models: [resnet50]}', 'data[2].models: resnet50 is not among the models of the suite'),
+        ('{root: x}', 'data[2].name: what the table calls the data set is missing'),
+    ],
+)
+def test_a_wrong_entry_of_a_list_of_data_sets_is_named(entry, message):
+    with pytest.raises(InputError) as error:
+        parse(f'{LISTED}  - {entry}\n')
+    assert message in str(error.value)
+
+
+def test_the_suite_of_robustness_has_the_data_sets_of_timms_files_from_five_sets_of_images():
+    from eca_zoo.harness.table.dataset_names import timms_name
+
+    data = read_suite('robustness').data
+    assert sorted(timms_name(one.spec.results_name) for one in data) == [
+        'imagenet', 'imagenet-a', 'imagenet-a-clean', 'imagenet-r', 'imagenet-r-clean', 'imagenet-real',
+        'imagenetv2-matched-frequency', 'sketch',
+    ]  # fmt: skip
+    assert sum(not one.images for one in data) == 5
+
+
 def test_an_unknown_suite_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         read_suite('imagnet')
