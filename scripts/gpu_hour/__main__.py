@@ -23,9 +23,9 @@ from eca_zoo.harness.table.files import write_text
 
 # Of the paths of a GPU; they need none.
 _TESTS = (
-    'tests/harness/accuracy/test_no_synchronisation.py', 'tests/harness/speed/test_fan_out.py',
+    'tests/harness/accuracy/test_no_synchronisation.py', 'tests/harness/speed/test_timer.py',
     'tests/harness/machine/test_gpus.py', 'tests/harness/machine/test_devices.py',
-    'tests/harness/machine/test_flags.py', 'tests/test_slurm.py',
+    'tests/harness/machine/test_flags.py',
 )  # fmt: skip
 
 Part = Callable[[Hour], str]

@@ -19,7 +19,7 @@ from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.fan_out import FanOut, LostDeviceError, Meter
-from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, runs_apart
+from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, launcher_of, runs_apart
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.speed.timer import Timer
@@ -166,8 +166,10 @@ def _measure_group(
         during.enter_context(as_current(torch.device(settings.device)))
         during.enter_context(numeric_flags(settings.precision, settings.threads))
         during.enter_context(compiled_alone(bool(settings.compile)))
+        launcher = during.enter_context(launcher_of(settings))
         for timed in timed_networks:
-            timed.timer = (OwnProcess if runs_apart(timed.spec, settings) else Timer)(timed.spec, settings)
+            apart = runs_apart(timed.spec, settings)
+            timed.timer = OwnProcess(timed.spec, settings, launcher) if apart else Timer(timed.spec, settings)
             during.callback(_close, timed)
         for timed in timed_networks:
             _guarded(timed, settings, _start)
