@@ -13,7 +13,7 @@ import torch
 import eca_zoo  # registers the networks with timm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'scripts'))
-from digits import write_digits  # noqa: E402
+from digits import write_digits
 
 MODEL = 'test_eca_resnet.digits'
 
