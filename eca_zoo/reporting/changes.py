@@ -36,7 +36,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in row)}</tr>\n' for row in rows)
     label = html.escape(f'{header[0]}, {len(rows)} rows')
+    head = f'<thead><tr>{head}</tr></thead>'
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll texts" tabindex="0" role="region" aria-label="{label}"><table>{head}\n'
         f'<tbody>{body}</tbody></table></div>\n'
     )
