@@ -17,6 +17,7 @@ def report(
     *,
     figures: str | Path | None = None,
     space: str | Path | None = None,
+    against: str | Path | None = None,
 ) -> list[Path]:
     """Write one HTML page of a table: it needs no server and no network, and the same input gives the same bytes.
 
@@ -25,6 +26,7 @@ def report(
         out: file of the page; by default ``report.html`` beside the table.
         figures: folder for figures as SVG, PDF and PNG with the plotted points as CSV; needs matplotlib.
         space: folder for a static Space of the Hugging Face Hub.
+        against: an earlier run: the page says what changed since.
 
     Returns:
         The files that were written; the page is the first.
@@ -33,7 +35,7 @@ def report(
         InputError: there is no usable table, or something that is not ours is in the way of an output.
         RunError: an output cannot be written.
     """
-    return write_report(Path(path), path_of(out), path_of(figures), path_of(space))
+    return write_report(Path(path), path_of(out), path_of(figures), path_of(space), path_of(against))
 
 
 @takes()

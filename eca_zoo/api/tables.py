@@ -12,6 +12,7 @@ from eca_zoo.harness.machine.processes import agreed, current
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.harness.suites import read_suite, with_settings
 from eca_zoo.progress import ProgressBars
+from eca_zoo.reporting.report import write_report
 
 _UNITS = {'validation': 'img', 'complexity': 'networks', 'throughput': 'rounds'}
 
@@ -29,6 +30,7 @@ def leaderboard(
     workers: int | None = None,
     restart: bool | str | Sequence[str] = False,
     format: str = 'eca',
+    report: bool = False,
     progress: bool = False,
     command_line: Sequence[str] = (),
     stop: StopRequest | None = None,
@@ -46,6 +48,7 @@ def leaderboard(
         workers: processes that decode images, likewise.
         restart: forget what ``run_dir`` holds, or what it holds of some models: their names, or patterns.
         format: ``timm`` writes timm's files too.
+        report: write a page of the table too, ``report.html``.
         progress: show a progress bar on a terminal; elsewhere log a line a minute.
         command_line: for ``environment.json``.
         stop: when it is set, what was measured is recorded and the run ends.
@@ -73,8 +76,9 @@ def leaderboard(
         )  # fmt: skip
     if board is None:
         return None
+    files = [*board.files, *(write_report(Path(run_dir)) if report else [])]
     board.table.attrs.update(
-        files=[str(path) for path in board.files], notes=board.notes, errors=board.errors,
+        files=[str(path) for path in files], notes=board.notes, errors=board.errors,
         top1_tolerance=read.top1_tolerance,
     )  # fmt: skip
     return board.table

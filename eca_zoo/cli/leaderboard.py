@@ -44,6 +44,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--format', choices=('eca', 'timm'), default='eca', help="timm: write the two files of timm's leaderboard too"
     )
+    parser.add_argument('--report', action='store_true', help='write a page of the table too: report.html')
     parser.add_argument(
         '--check', action='store_true', help='exit with 1 if a top-1 is off by more than the tolerance of the suite'
     )
@@ -76,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
             _keep_memory(args.suite, settings)
         table = leaderboard(
             args.suite, args.run_dir, data_dir=_folders(args.data_dir), baseline=args.baseline,
-            restart=restart_of(args), format=args.format,
+            restart=restart_of(args), format=args.format, report=args.report,
             progress=not args.quiet, command_line=sys.argv, stop=stop, **settings,
         )  # fmt: skip
     return 0 if table is None else _print(table, args.check)

@@ -22,12 +22,15 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--space', type=Path, metavar='DIR', help='write a folder that is a static Space of the Hugging Face Hub'
     )
+    parser.add_argument(
+        '--against', type=Path, metavar='OLD', help='an earlier run, likewise; the page says what changed since'
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.api import report
 
-    files = report(args.dir, args.out, figures=args.figures, space=args.space)
+    files = report(args.dir, args.out, figures=args.figures, space=args.space, against=args.against)
     print(f'written: {", ".join(map(str, files))}')
     return 0

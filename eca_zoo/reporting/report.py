@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from eca_zoo.harness.comparison.comparison import compare
+from eca_zoo.harness.comparison.runs import read_run
+from eca_zoo.reporting.changes import changes
 from eca_zoo.reporting.contents import TABLE_FILE, read_contents
 from eca_zoo.reporting.figures import write_figures
 from eca_zoo.reporting.page import page_of, write_page
@@ -12,7 +15,11 @@ PAGE_FILE = 'report.html'
 
 
 def write_report(
-    path: Path, out: Path | None = None, figures: Path | None = None, space: Path | None = None
+    path: Path,
+    out: Path | None = None,
+    figures: Path | None = None,
+    space: Path | None = None,
+    against: Path | None = None,
 ) -> list[Path]:
     """Write the page of a table, and figures and a Space where they are asked for; returns the files.
 
@@ -23,13 +30,18 @@ def write_report(
         out: file of the page; by default ``report.html`` beside the table.
         figures: folder for figures as SVG, PDF and PNG.
         space: folder for a static Space of the Hugging Face Hub.
+        against: an earlier run, likewise; the page says what changed since.
 
     Raises:
-        InputError: there is no usable table, or something that is not ours is in the way of an output.
+        InputError: there is no usable table, the runs have nothing in common, or something that is not ours is in the
+            way of an output.
         StorageError: an output cannot be written.
     """
     contents = read_contents(path)
-    page = page_of(contents, [part for part in [reported_and_measured(contents)] if part])
+    parts = [reported_and_measured(contents)]
+    if against is not None:
+        parts.append(changes(compare(read_run(against), read_run(path))))
+    page = page_of(contents, [part for part in parts if part])
     if out is None:
         stem = '' if contents.source.name == TABLE_FILE else f'{contents.source.stem}-'
         out = contents.source.with_name(f'{stem}{PAGE_FILE}')

@@ -25,7 +25,8 @@ def browser():
 
 @pytest.fixture(scope='module')
 def page_file(tmp_path_factory):
-    return write_report(run_directory(tmp_path_factory.mktemp('report') / 'run'))[0]
+    folder = tmp_path_factory.mktemp('report')
+    return write_report(run_directory(folder / 'run'), against=run_directory(folder / 'earlier', more=0.2))[0]
 
 
 @pytest.fixture
@@ -96,6 +97,12 @@ def test_filters_narrow_table_and_plot_and_stay_in_the_address(open_page, page_f
     again.click('#clear')
     assert again.inner_text('#count') == '13 of 13 rows'
     assert '#' not in again.url
+
+
+def test_changes_since_an_earlier_run_are_a_part_of_it(open_page, page_file):
+    text = open_page(page_file).inner_text('section[aria-labelledby="changes-title"]')
+    assert 'eca_resnet50 fp32' in text
+    assert 'not decidable' in text
 
 
 def test_the_best_setting_of_each_model_is_one_row_a_model_and_data_set(open_page, page_file):

@@ -45,7 +45,7 @@ def read_run(path: Path) -> Run:
     """Read a run directory, or a table that is a file.
 
     Raises:
-        InputError: there is no table, it is broken, or a row of it is there twice.
+        InputError: there is no table, it is broken, a figure in it cannot be, or a row of it is there twice.
     """
     source = path / TABLE_FILE if path.is_dir() else path
     if not source.is_file():
@@ -53,6 +53,7 @@ def read_run(path: Path) -> Run:
     table = read_table(source)
     unknown = [name for name in table.columns if name not in BY_NAME]
     table = to_frame(table.drop(columns=unknown))
+    _check_figures(source, table)
     beside = source.with_name(ENVIRONMENT_FILE)
     if source.name != TABLE_FILE or not beside.is_file():
         return Run(str(path), table)
@@ -61,6 +62,15 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError) as error:
         raise InputError(f'{beside}: not readable: {one_line(error)}; let the run write it again') from None
     return Run(str(path), table, environment if isinstance(environment, dict) else {})
+
+
+def _check_figures(source: Path, table: pd.DataFrame) -> None:
+    for name, low, high in (('top1', 0, 100), ('top5', 0, 100), ('num_images', 1, None)):
+        cells = table[name]
+        wrong = table[(cells < low) | (False if high is None else cells > high)]
+        for model, value in wrong[['model', name]].itertuples(index=False):
+            most = '' if high is None else f' and at most {high}'
+            raise InputError(f'{source}: {name} of {model} is {value:g}; it is at least {low}{most}: correct the table')
 
 
 def published_run(models: Iterable[str], manifest: Manifest) -> Run:

@@ -161,3 +161,19 @@ def test_wrong_arguments_of_the_command_are_one_line(tmp_path, capsys, arguments
     error = capsys.readouterr().err
     assert reason in error
     assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('row', 'complaint'),
+    [
+        ('a,104.7,60', 'top1 of a is 104.7; it is at least 0 and at most 100: correct the table'),
+        ('a,-1,60', 'top1 of a is -1; it is at least 0 and at most 100: correct the table'),
+        ('a,50,0', 'num_images of a is 0; it is at least 1: correct the table'),
+    ],
+)
+def test_a_figure_that_cannot_be_is_named(row, complaint, tmp_path):
+    path = tmp_path / 'table.csv'
+    path.write_text(f'model,top1,num_images\n{row}\n')
+    with pytest.raises(InputError) as raised:
+        read_run(path)
+    assert str(raised.value) == f'{path}: {complaint}'
