@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 _MODULES = {
     'EcaLayer': 'eca_zoo.models',
     'benchmark': 'eca_zoo.api',
+    'compare': 'eca_zoo.api',
     'complexity': 'eca_zoo.api',
     'evaluate': 'eca_zoo.api',
     'leaderboard': 'eca_zoo.api',
     'optimize_for_inference': 'eca_zoo.models',
     'read_table': 'eca_zoo.api',
+    'report': 'eca_zoo.api',
     'train': 'eca_zoo.api',
     'write_timm_files': 'eca_zoo.api',
 }
@@ -30,11 +32,13 @@ __all__ = [
     'EcaLayer',
     '__version__',
     'benchmark',
+    'compare',
     'complexity',
     'evaluate',
     'leaderboard',
     'optimize_for_inference',
     'read_table',
+    'report',
     'train',
     'write_timm_files',
 ]

@@ -20,6 +20,7 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
     assert result.returncode == 0, result.stderr
     table = out / 'leaderboard' / 'leaderboard.csv'
     assert f'The table is in {table}' in result.stdout
+    assert f'A page of it, for a browser, is in {table.with_name("report.html")}' in result.stdout
     rows = {row['model']: row for row in csv.DictReader(table.open())}
     digits = rows['test_eca_resnet.digits']
     assert int(digits['num_images']) == 364
@@ -33,3 +34,4 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
     assert 'killed by signal 9' in result.stdout
     assert 'The killed run ends in the same bits.' in result.stdout
     assert (out / 'leaderboard' / 'environment.json').is_file()
+    assert 'test_eca_resnet.digits' in table.with_name('report.html').read_text(encoding='utf-8')

@@ -1,17 +1,18 @@
 """Leaderboards and tables from Python."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from eca_zoo.arguments import path_of, takes
+from eca_zoo.arguments import takes
 from eca_zoo.errors import InputError
 from eca_zoo.harness.leaderboard import run_leaderboard
 from eca_zoo.harness.machine.processes import agreed, current
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.harness.suites import read_suite, with_settings
 from eca_zoo.progress import ProgressBars
+from eca_zoo.reporting.report import write_report
 
 _UNITS = {'validation': 'img', 'complexity': 'networks', 'throughput': 'rounds'}
 
@@ -21,13 +22,15 @@ def leaderboard(
     suite: str | Path,
     run_dir: str | Path,
     *,
-    data_dir: str | Path | None = None,
+    data_dir: str | Path | Mapping[str, str | Path] | None = None,
+    baseline: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
     restart: bool | str | Sequence[str] = False,
     format: str = 'eca',
+    report: bool = False,
     progress: bool = False,
     command_line: Sequence[str] = (),
     stop: StopRequest | None = None,
@@ -37,13 +40,15 @@ def leaderboard(
     Args:
         suite: YAML file, or the name of one that comes with the package.
         run_dir: folder of the run.
-        data_dir: folder of the suite's data set.
+        data_dir: folder of the suite's data set, or one that holds those of several; or several by name.
+        baseline: network that accuracies and throughputs are compared with, in the place of what the suite says.
         device: of the validation and all throughputs, in the place of what the suite says.
         batch_size: likewise.
         precision: likewise.
         workers: processes that decode images, likewise.
         restart: forget what ``run_dir`` holds, or what it holds of some models: their names, or patterns.
         format: ``timm`` writes timm's files too.
+        report: write a page of the table too, ``report.html``.
         progress: show a progress bar on a terminal; elsewhere log a line a minute.
         command_line: for ``environment.json``.
         stop: when it is set, what was measured is recorded and the run ends.
@@ -60,18 +65,27 @@ def leaderboard(
         raise InputError(f'format {format!r} is unknown; use eca or timm')
     processes = current()
     given = {'device': device, 'batch_size': batch_size, 'precision': precision, 'workers': workers}
-    read = agreed(lambda: with_settings(read_suite(str(suite)), given))
+    read = agreed(lambda: with_settings(read_suite(str(suite), baseline), given))
+    folders = _folders(data_dir)
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
-            read, Path(run_dir), path_of(data_dir), processes=processes, timm_format=format == 'timm',
+            read, Path(run_dir), folders, processes=processes, timm_format=format == 'timm',
             restart=[restart] if isinstance(restart, str) else restart,
             command_line=command_line, stop=stop,
             report=lambda part, done, total, text: bars.show(part, done, total, text, _UNITS[part]),
         )  # fmt: skip
     if board is None:
         return None
+    files = [*board.files, *(write_report(Path(run_dir)) if report else [])]
     board.table.attrs.update(
-        files=[str(path) for path in board.files], notes=board.notes, errors=board.errors,
+        files=[str(path) for path in files], notes=board.notes, errors=board.errors,
         top1_tolerance=read.top1_tolerance,
     )  # fmt: skip
     return board.table
+
+
+def _folders(given: str | Path | Mapping[str, str | Path] | None) -> dict[str, Path]:
+    """Folders by the name of their data set, which is empty for one without."""
+    if isinstance(given, Mapping):
+        return {name: Path(path) for name, path in given.items()}
+    return {} if given is None else {'': Path(given)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
 from eca_zoo.cli.flags import add_restart, add_run_dir, add_setting, restart_of
+from eca_zoo.errors import InputError
 from eca_zoo.resources import packaged_names
 
 if TYPE_CHECKING:
@@ -31,10 +32,19 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         'suite', nargs='?', metavar='SUITE', help=f'YAML file, or one of {", ".join(packaged_names("suites"))}'
     )
     add_run_dir(parser, help='folder of the run; the table goes there, and a run that was killed goes on in it')
-    parser.add_argument('--data-dir', type=Path, metavar='DIR', help="folder or tar of the suite's data set")
+    parser.add_argument(
+        '--data-dir', action='append', metavar='[NAME=]DIR',
+        help="folder or tar of the suite's data set; NAME=DIR for each of several, or one folder that holds them all",
+    )  # fmt: skip
+    parser.add_argument(
+        '--baseline', metavar='MODEL',
+        help='network that accuracies and throughputs are compared with, or plain: each one without ECA layers '
+        '(default: what the suite says)',
+    )  # fmt: skip
     parser.add_argument(
         '--format', choices=('eca', 'timm'), default='eca', help="timm: write the two files of timm's leaderboard too"
     )
+    parser.add_argument('--report', action='store_true', help='write a page of the table too: report.html')
     parser.add_argument(
         '--check', action='store_true', help='exit with 1 if a top-1 is off by more than the tolerance of the suite'
     )
@@ -50,7 +60,6 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.api import leaderboard
-    from eca_zoo.errors import InputError
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
@@ -67,10 +76,26 @@ def _run(args: argparse.Namespace) -> int:
         if args.owns_process:
             _keep_memory(args.suite, settings)
         table = leaderboard(
-            args.suite, args.run_dir, data_dir=args.data_dir, restart=restart_of(args), format=args.format,
+            args.suite, args.run_dir, data_dir=_folders(args.data_dir), baseline=args.baseline,
+            restart=restart_of(args), format=args.format, report=args.report,
             progress=not args.quiet, command_line=sys.argv, stop=stop, **settings,
         )  # fmt: skip
     return 0 if table is None else _print(table, args.check)
+
+
+def _folders(given: list[str] | None) -> dict[str, str] | None:
+    """Folders by the name of their data set, which is empty for one without."""
+    folders: dict[str, str] = {}
+    for text in given or ():
+        name, equals, folder = text.partition('=')
+        name, folder = ('', text) if not equals or Path(text).exists() else (name, folder)
+        if name in folders:
+            raise InputError(
+                f'--data-dir {text}: {name or folders[name]} was given before; name several data sets with '
+                '--data-dir NAME=DIR'
+            )
+        folders[name] = folder
+    return folders or None
 
 
 def _keep_memory(name: str, flags: dict[str, Any]) -> None:
@@ -87,7 +112,7 @@ def _keep_memory(name: str, flags: dict[str, Any]) -> None:
 
 def _print(table: 'pd.DataFrame', check: bool) -> int:
     """Print the table and what belongs to it; returns the exit code."""
-    from eca_zoo.harness.leaderboard import check_reported
+    from eca_zoo.harness.leaderboard_rows import check_reported
     from eca_zoo.harness.table.text import to_text
 
     print(to_text(table))

@@ -109,6 +109,14 @@ def _add_data(group: Any) -> None:
         '--valid-labels', metavar='FILE',
         help='restrict results to these class indices: a file with one a line, imagenet-a or imagenet-r',
     )  # fmt: skip
+    group.add_argument(
+        '--skip-other-classes', action='store_true',
+        help='images whose class is not among the --valid-labels do not count (default: they are an error)',
+    )  # fmt: skip
+    group.add_argument(
+        '--sets', metavar='PATTERN',
+        help="folders below the --data-dir that are a data set each, such as '*/[1-5]' for ImageNet-C",
+    )  # fmt: skip
     group.add_argument('--skip-bad-images', action='store_true', help='count and list images that cannot be decoded')
 
 
@@ -276,6 +284,8 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
         class_level=args.class_level,
         real_labels=args.real_labels,
         valid_labels=args.valid_labels,
+        skip_other_classes=args.skip_other_classes,
+        sets=args.sets,
         num_samples=args.num_samples,
         input_key=args.input_key,
         target_key=args.target_key,

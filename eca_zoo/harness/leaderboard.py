@@ -11,28 +11,29 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError, settings_named
-from eca_zoo.harness.accuracy.evaluation import evaluate, flags_of
+from eca_zoo.harness.accuracy.evaluation import Evaluation, evaluate_all, flags_of
+from eca_zoo.harness.accuracy.label_sets.counting import TABLE, table_of
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
-from eca_zoo.harness.data.data_spec import DataSpec
-from eca_zoo.harness.data.datasets import open_data
+from eca_zoo.harness.data.datasets import open_label_sets
+from eca_zoo.harness.leaderboard_rows import accuracy_rows, why_empty, why_no_ratio
 from eca_zoo.harness.machine.devices import parse_precision
 from eca_zoo.harness.machine.environment import describe_environment
 from eca_zoo.harness.machine.flags import flags_in_force
 from eca_zoo.harness.machine.memory import allocator_variables, release_memory
 from eca_zoo.harness.machine.processes import Processes, agreed, gather
-from eca_zoo.harness.networks.baselines import baseline_of, with_baseline
-from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
+from eca_zoo.harness.networks.baselines import with_baseline
+from eca_zoo.harness.networks.model_spec import network_arguments
 from eca_zoo.harness.networks.user_checkpoint import with_head_classes
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.restart import restarted
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.harness.suite_data import Folders, with_folders
 from eca_zoo.harness.suite_file import KEYS, THROUGHPUT_KEYS
-from eca_zoo.harness.suites import Suite, check_files
+from eca_zoo.harness.suites import Suite, ValidationData, check_files
 from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.measurements import Measurements
-from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
 from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import Manifest, usable_manifest
 
@@ -40,7 +41,7 @@ _logger = logging.getLogger(__name__)
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
-_ACCURACY, _COMPLEXITY, _THROUGHPUT = 'accuracy', 'complexity', 'throughput'
+_COMPLEXITY, _THROUGHPUT = 'complexity', 'throughput'
 
 #: Called with the part of the run, the work that is done, all of it, and what is done now.
 Report = Callable[[str, int, int, str], None]
@@ -66,7 +67,7 @@ class Leaderboard:
 def run_leaderboard(
     suite: Suite,
     out: Path,
-    data_dir: Path | None = None,
+    data_dir: Path | Folders | None = None,
     *,
     restart: bool | Sequence[str] = False,
     timm_format: bool = False,
@@ -83,7 +84,8 @@ def run_leaderboard(
     Args:
         suite: what to run.
         out: run directory. Settings that move a digit are fixed in it; networks can be added.
-        data_dir: folder of the suite's data set, in the place of its own.
+        data_dir: folder of the suite's data set, in the place of its own, or one that holds those of several; or
+            several by name, see ``suite_data.Folders``.
         restart: forget what ``out`` holds, or what it holds of some models: their names, or patterns.
         timm_format: write timm's files too.
         processes: this process among those of the run.
@@ -96,25 +98,25 @@ def run_leaderboard(
         RunError: decoding failed as a whole.
         InterruptedRunError: ``stop`` was set.
     """
+    folders = {'': data_dir} if isinstance(data_dir, Path) else data_dir or {}
     stop, report, processes = stop or StopRequest(), report or _no_report, processes or Processes()
     suite = dataclasses.replace(
         suite, models=tuple(with_head_classes(spec, suite.accuracy.use_ema) for spec in suite.models)
     )
     with settings_named(KEYS):
-        data, measurements = agreed(lambda: _checked(suite, out, data_dir))
+        data, measurements = agreed(lambda: _checked(suite, out, folders))
     again = agreed(lambda: restarted(restart, [spec.title for spec in measurements.specs]))
     own_files = (TABLE_FILE, ENVIRONMENT_FILE)
     with RunDirectory(out, _run_identity(suite), again, processes.rank, own_files) as journal:
         run = _Run(suite, data, measurements, journal, timm_format=timm_format)
-        if data is not None:
+        if data:
 
             def show(progress: Progress) -> None:
                 report('validation', progress.done, progress.total, ', '.join(progress.models))
 
-            validated = [spec for spec in suite.models if spec.title in suite.validated]
             try:
-                evaluate(
-                    validated, data, suite.accuracy, journal=journal, progress=show, stop=stop,
+                evaluate_all(
+                    _evaluations(suite, data), suite.accuracy, journal=journal, progress=show, stop=stop,
                     measured=run.accuracies.extend, names=KEYS,
                 )  # fmt: skip
             except Exception:
@@ -127,15 +129,29 @@ def run_leaderboard(
         return run.measure(command_line, report, stop) if processes.is_main else None
 
 
-def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Measurements]:
+def _checked(suite: Suite, out: Path, folders: Folders) -> tuple[list[ValidationData], Measurements]:
     """Data and measurements of a suite; wrong input is found here, before the run directory is touched."""
     if out.exists() and not out.is_dir():
         raise InputError(f'{out}: is a file; name a folder with --run-dir')
-    check_files(suite, left_out=['data.data_dir'] if data_dir is not None else [])
-    data = _opened(suite, data_dir)
-    if data is not None:
+    data = with_folders(suite, folders)
+    own = {one.key: one.spec.root for one in suite.data}
+    check_files(suite, left_out=[f'{one.key}.data_dir' for one in data if one.spec.root != own[one.key]])
+    open_label_sets([one.spec for one in data if '/' not in one.spec.dataset])
+    if data:
         suite.accuracy.checked()
     return data, _measurements(suite)
+
+
+def _evaluations(suite: Suite, data: Sequence[ValidationData]) -> list[Evaluation]:
+    return [
+        Evaluation([spec for spec in suite.models if spec.title in one.models], one.spec, _table_of(suite, one))
+        for one in data
+    ]
+
+
+def _table_of(suite: Suite, data: ValidationData) -> str:
+    """Part of the journal for a data set."""
+    return TABLE if len(suite.data) == 1 else table_of(data.spec.results_name)
 
 
 def _measurements(suite: Suite) -> Measurements:
@@ -160,7 +176,8 @@ def _run_identity(suite: Suite) -> dict[str, Any]:
     return {
         'command': 'leaderboard',
         'bench': suite.bench,
-        'baseline': suite.baseline,
+        # Differences of accuracies follow from what is recorded of each network.
+        'baseline': suite.baseline if suite.throughput else None,
         'img_size': suite.img_size,
         'throughput': throughput,
     }
@@ -171,7 +188,7 @@ class _Run:
     """What the main process knows of a run."""
 
     suite: Suite
-    data: DataSpec | None
+    data: Sequence[ValidationData]
     measurements: Measurements
     journal: RunDirectory
     accuracies: list[AccuracyResult] = field(default_factory=list)
@@ -195,8 +212,7 @@ class _Run:
             _logger.warning('%s', line)
         if self.suite.throughput:
             journal.require(_THROUGHPUT, _machine(environment))
-        data = journal.identity(_ACCURACY)
-        environment |= {'suite': self.suite.name, 'data': data['data'] if data is not None else None}
+        environment |= {'suite': self.suite.name, 'data': self._fingerprints()}
         write_text(journal.path / ENVIRONMENT_FILE, json.dumps(environment, indent=2, default=str) + '\n')
         self._restore()
         self._count(report, stop)
@@ -213,10 +229,16 @@ class _Run:
             self._write()
         return self._result()
 
+    def _fingerprints(self) -> dict[str, Any] | None:
+        """What was validated on: the data set, or several by their names."""
+        found = {one.spec.results_name: self.journal.identity(_table_of(self.suite, one)) for one in self.suite.data}
+        data = {name: identity['data'] for name, identity in found.items() if identity is not None}
+        return (data if len(self.suite.data) > 1 else next(iter(data.values()))) if data else None
+
     def _flags_in_force(self) -> dict[str, dict[str, Any]]:
         """torch's flags during the validation and under each throughput setting."""
         flags = {}
-        if self.data is not None:
+        if self.data:
             flags['accuracy'] = flags_of(self.suite.accuracy)
         for index, one in enumerate(self.suite.throughput):
             flags[f'throughput[{index}]'] = flags_in_force(parse_precision(one.precision), threads=one.threads)
@@ -231,11 +253,12 @@ class _Run:
             result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
             _, results = self.measurements.measured[int(key.partition('/')[0])]
             (results.train if result.settings.train else results.infer)[result.model] = result
-        known = {result.model for result in self.accuracies}
-        for row in self.journal.finished_rows(_ACCURACY).values():
-            earlier = AccuracyResult.from_json(row)
-            if earlier.model not in known:
-                self.accuracies.append(earlier)
+        known = {(result.model, result.dataset) for result in self.accuracies}
+        for one in self.suite.data:
+            for row in self.journal.finished_rows(_table_of(self.suite, one)).values():
+                earlier = AccuracyResult.from_json(row)
+                if (earlier.model, earlier.dataset) not in known:
+                    self.accuracies.append(earlier)
 
     def _key(self, result: ThroughputResult) -> str:
         """Names a throughput in the journal by its setting, mode and network."""
@@ -247,9 +270,8 @@ class _Run:
 
     def _count(self, report: Report, stop: StopRequest) -> None:
         """Count the complexity of the networks that the journal does not hold."""
-        shared = self._shared_cells()
         total = len(self.measurements.specs)
-        for done, key in enumerate(self.measurements.count_complexities(shared)):
+        for done, key in enumerate(self.measurements.count_complexities(self._accuracies())):
             title, img_size, reparameterize = key
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
@@ -266,18 +288,11 @@ class _Run:
                 signal_name=stop.signal_name,
             )
 
-    def _shared_cells(self) -> dict[str, dict[str, Any]]:
-        """The cells that all rows of a network share."""
-        cells: dict[str, dict[str, Any]] = {}
-        results = {result.model: result for result in self.accuracies}
-        for spec in self.measurements.specs:
-            result = results.get(spec.title)
-            measured = accuracy_cells(result) if result is not None else {}
-            # The authors' figures are those of their checkpoint.
-            name = spec.name if spec.checkpoint is None and spec.pretrained else ''
-            reported = reported_cells(name, self.manifest, measured.get('dataset'), measured.get('top1'))
-            cells[spec.title] = {**measured, **reported}
-        return cells
+    def _accuracies(self) -> dict[str, list[dict[str, Any]]]:
+        """The cells of the accuracies of each network, a row for each data set."""
+        datasets = [one.spec.results_name for one in self.suite.data]
+        measurements = self.measurements
+        return accuracy_rows(measurements.specs, self.accuracies, datasets, measurements.baseline, self.manifest)
 
     def _write(self, count: bool = True) -> list[Path]:
         """Write the table as far as it is known; returns its files.
@@ -288,7 +303,7 @@ class _Run:
             count: count the complexities that the table lacks.
         """
         journal = self.journal
-        table = self.measurements.table(self._shared_cells(), count)
+        table = self.measurements.table(self._accuracies(), count)
         write_text(journal.path / TABLE_FILE, to_csv(table))
         texts = to_timm_files(table) if self.timm_format or journal.written_files() else {}
         for name, text in texts.items():
@@ -302,81 +317,13 @@ class _Run:
     def _result(self) -> Leaderboard:
         """The finished table."""
         files = self._write()
-        table = self.measurements.table(self._shared_cells())
+        table = self.measurements.table(self._accuracies())
         failed = table.dropna(subset='error')[['model', 'error']].itertuples(index=False)
         errors = [f'{model}: {error.removeprefix(model + ": ")}' for model, error in failed]
-        return Leaderboard(table, files, self._notes(table), list(dict.fromkeys(errors)))
-
-    def _notes(self, table: pd.DataFrame) -> list[str]:
-        """Why networks have no accuracy, a line for each reason."""
-        empty = set(table.loc[table['top1'].isna() & table['error'].isna(), 'model'])
-        reasons: dict[str, list[str]] = {}
-        for spec in self.measurements.specs:
-            if spec.title in empty:
-                reasons.setdefault(self._why_empty(spec), []).append(spec.title)
-        notes = [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
-        return notes + self._notes_of_ratios(table)
-
-    def _notes_of_ratios(self, table: pd.DataFrame) -> list[str]:
-        """Why networks that were timed are compared with none, a line for each reason."""
-        baseline = self.measurements.baseline
-        if baseline is None:
-            return []
-        timed = table[table['infer_samples_per_sec'].notna() & table['relative_throughput'].isna()]
-        empty = [spec for spec in self.measurements.specs if spec.title in set(timed['model'])]
-        alone = [spec.title for spec in empty if baseline_of(spec, baseline) is None]
-        others = [spec.title for spec in empty if spec.title not in alone]
-        reasons = {
-            'there is no plain counterpart': alone,
-            'the baseline failed, or has another image size': others,
-        }
-        return [f'relative_throughput is empty: {why} ({", ".join(t)})' for why, t in reasons.items() if t]
-
-    def _why_empty(self, spec: ModelSpec) -> str:
-        if self.suite.data is None:
-            return f'the suite {self.suite.name} names no data'
-        entry = entry_of(spec.name, self.manifest) if spec.checkpoint is None else None
-        if entry is not None and entry.checkpoint is None:
-            return "the weights need conversion: eca-zoo convert FILE makes them from the authors' file"
-        if self.data is None:
-            return f'no folder of {self.suite.data.name} was given; add --data-dir DIR'
-        return f'not validated on {self.suite.data.name} in the suite {self.suite.name}'
-
-
-def check_reported(table: pd.DataFrame, tolerance: float) -> list[str]:
-    """Rows whose top-1 is off by more than ``tolerance`` percentage points, or cannot be compared; a line for each.
-
-    A row is compared if its figure is reported and was measured on the reported data.
-    """
-    compared = table.dropna(subset='delta_top1').drop_duplicates('model')
-    if compared.empty:
-        return ['no row has both a reported top-1 and one that was measured on the reported data']
-    # What is printed as equal to the tolerance passes.
-    off = compared[compared['delta_top1'].abs().round(6) > tolerance]
-    figures = off[['model', 'top1', 'delta_top1', 'reported_top1']].itertuples(index=False)
-    return [
-        f'{model}: top-1 is {top1:.3f} %, {abs(delta):.3f} percentage points {"above" if delta > 0 else "below"} the '
-        f'reported {reported:.2f} % (tolerance {tolerance:g})'
-        for model, top1, delta, reported in figures
-    ]
-
-
-def _opened(suite: Suite, data_dir: Path | None) -> DataSpec | None:
-    """The data set to validate on, which can be opened; None if the suite names none, or no folder is known.
-
-    Raises:
-        InputError: a folder for a suite without data, or a data set that cannot be used.
-    """
-    if suite.data is None:
-        if data_dir is not None:
-            raise InputError(f'the suite {suite.name} names no data; leave out --data-dir, or add data to the suite')
-        return None
-    data = suite.data if data_dir is None else dataclasses.replace(suite.data, root=data_dir)
-    if data.root is None and '/' not in data.dataset:
-        return None
-    if '/' not in data.dataset:
-        open_data(data)
-    return data
+        specs = self.measurements.specs
+        notes = why_empty(table, self.suite, self.data, specs, self.manifest)
+        notes += why_no_ratio(table, specs, self.measurements.baseline)
+        return Leaderboard(table, files, notes, list(dict.fromkeys(errors)))
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:

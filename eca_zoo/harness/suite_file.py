@@ -39,7 +39,8 @@ class SuiteFile:
         img_size: height and width of the images in pixels, for validation, complexity and throughput. That of
             ``accuracy`` or ``throughput[]`` goes before it, and that of a model before all; without any it is each
             network's own, and one for all throughputs with a baseline.
-        data: what the networks are validated on; without it there are no accuracies.
+        data: what the networks are validated on, or a list of such mappings, a row a network for each; without it
+            there are no accuracies.
         accuracy: settings of the validation.
         throughput: settings of the benchmark, a row a network for each entry; without it there is complexity alone.
         check: tolerances of ``--check``.
@@ -50,7 +51,7 @@ class SuiteFile:
     baseline: str | None = None
     bench: str = 'inference'
     img_size: int | None = None
-    data: dict[str, Any] | None = None
+    data: dict[str, Any] | tuple[dict[str, Any], ...] | None = None
     accuracy: dict[str, Any] = field(default_factory=dict)
     throughput: tuple[dict[str, Any], ...] = ()
     check: dict[str, Any] = field(default_factory=dict)
@@ -79,9 +80,11 @@ class SuiteData(DataSpec):
         label: what the table calls the data set, which is required; figures that were reported on a data set of this
             name are compared.
         models: networks of the suite that are validated on it; by default all.
+        images: name of another data set of the list, whose images these are with other labels; they are read once.
     """
 
     models: tuple[str, ...] | None = None
+    images: str | None = None
 
     def __post_init__(self) -> None:
         """Check that there is a name.

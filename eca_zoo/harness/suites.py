@@ -10,7 +10,7 @@ from typing import Any
 from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.harness.accuracy.settings import EvalSettings
-from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.data_spec import LABELS, DataSpec
 from eca_zoo.harness.networks.baselines import PLAIN, Baseline, with_baseline
 from eca_zoo.harness.networks.model_names import expand_model_names
 from eca_zoo.harness.networks.model_spec import LOCAL_DIR, ModelSpec
@@ -26,6 +26,23 @@ class SuiteError(InputError):
 
 
 @dataclass(frozen=True)
+class ValidationData:
+    """A data set of a suite.
+
+    Attributes:
+        spec: the data set, without its folder if the suite names none.
+        models: titles of the networks that are validated on it.
+        images: name of the data set whose images these are with other labels; empty where they are its own.
+        key: of the data set in the file.
+    """
+
+    spec: DataSpec
+    models: tuple[str, ...]
+    images: str = ''
+    key: str = 'data'
+
+
+@dataclass(frozen=True)
 class Suite:
     """What a leaderboard runs.
 
@@ -36,8 +53,7 @@ class Suite:
         baseline: title of the network that relative throughputs refer to; ``plain`` for each network's own counterpart.
         bench: ``inference``, ``train`` or ``both``.
         img_size: height and width for all that is measured, where nothing else is said.
-        data: what the networks are validated on, without its folder if the suite names none; None for no accuracies.
-        validated: titles of the networks that are validated.
+        data: what the networks are validated on; nothing for no accuracies.
         accuracy: settings of the validation.
         throughput: settings of the benchmark; a row a network for each of them.
         top1_tolerance: largest difference to the reported top-1, in percentage points, that passes a check.
@@ -50,16 +66,19 @@ class Suite:
     baseline: str | None = None
     bench: str = 'inference'
     img_size: int | None = None
-    data: DataSpec | None = None
-    validated: tuple[str, ...] = ()
+    data: tuple[ValidationData, ...] = ()
     accuracy: EvalSettings = field(default_factory=EvalSettings)
     throughput: tuple[ThroughputSettings, ...] = ()
     top1_tolerance: float = 0.1
     files: Mapping[str, Path] = field(default_factory=dict)
 
 
-def read_suite(name_or_path: str) -> Suite:
+def read_suite(name_or_path: str, baseline: str | None = None) -> Suite:
     """Read and check a suite: a file, or the name of one that comes with the package (``imagenet``).
+
+    Args:
+        name_or_path: the file or name.
+        baseline: in the place of the suite's own.
 
     Raises:
         SuiteError: there is none, it is no YAML, or a key is unknown, missing, repeated, of a wrong type or range.
@@ -70,7 +89,7 @@ def read_suite(name_or_path: str) -> Suite:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f'{path}: cannot read the suite: {error}') from None
-    return parse_suite(text, path)
+    return parse_suite(text, path, baseline)
 
 
 def _find(name_or_path: str) -> Path:
@@ -88,7 +107,7 @@ def _packaged() -> str:
     return ', '.join(packaged_names('suites'))
 
 
-def parse_suite(text: str, path: Path) -> Suite:
+def parse_suite(text: str, path: Path, baseline: str | None = None) -> Suite:
     """Check and type the suite ``text``, which was read from ``path``.
 
     Raises:
@@ -101,7 +120,7 @@ def parse_suite(text: str, path: Path) -> Suite:
         raise SuiteError(f'{path}: not a readable suite: {error}') from None
     if not isinstance(raw, dict):
         raise SuiteError(f'{path}: a suite is a mapping with the keys version and models, at least')
-    return _Parser(path).suite(raw)
+    return _Parser(path).suite(raw if baseline is None else raw | {'baseline': baseline})
 
 
 @dataclass
@@ -118,7 +137,7 @@ class _Parser:
         models, baseline = self._compared(listed, file.baseline)
         # A counterpart without weights is there for its speed.
         counted = [spec.title for spec in models if spec in listed or spec.pretrained]
-        data, validated = self._data(file.data, [spec.title for spec in models], counted)
+        data = self._all_data(file.data, [spec.title for spec in models], counted)
         accuracy: EvalSettings = self.record('accuracy', file.accuracy)
         if accuracy.img_size is None and accuracy.input_size is None:
             accuracy = dataclasses.replace(accuracy, img_size=file.img_size)
@@ -133,7 +152,6 @@ class _Parser:
             bench=file.bench,
             img_size=file.img_size,
             data=data,
-            validated=validated,
             accuracy=accuracy,
             throughput=tuple(dataclasses.replace(one, img_size=one.img_size or file.img_size) for one in throughput),
             top1_tolerance=self.record('check', file.check).top1,
@@ -187,24 +205,58 @@ class _Parser:
         with self.named('baseline'):
             return with_baseline(models, name)
 
-    def _data(
-        self, raw: dict[str, Any] | None, titles: list[str], counted: list[str]
-    ) -> tuple[DataSpec | None, tuple[str, ...]]:
-        """The data set, and the titles of the models that are validated on it: those ``counted`` by default."""
+    def _all_data(
+        self, raw: dict[str, Any] | Sequence[dict[str, Any]] | None, titles: list[str], counted: list[str]
+    ) -> tuple[ValidationData, ...]:
+        """The data sets; models are validated on each: those ``counted`` by default."""
         if raw is None:
-            return None, ()
-        data: SuiteData = self.record('data', raw)
+            return ()
+        if isinstance(raw, dict):
+            return (self._data(raw, 'data', titles, counted, {}),)
+        found: dict[str, ValidationData] = {}
+        rows: dict[str, str] = {}
+        for index, given in enumerate(raw):
+            one = self._data(given, f'data[{index}]', titles, counted, found)
+            name = one.spec.results_name
+            if one.spec.name in found or name in rows:
+                raise SuiteError(f'{self.path}: {one.key}.name: the data set {name} is there twice; name each row once')
+            found[one.spec.name], rows[name] = one, one.key
+        return tuple(found.values())
+
+    def _data(
+        self, raw: dict[str, Any], key: str, titles: list[str], counted: list[str], before: dict[str, ValidationData]
+    ) -> ValidationData:
+        data: SuiteData = self.record('data', raw, key)
         spec = DataSpec(**{one.name: getattr(data, one.name) for one in dataclasses.fields(DataSpec)})
-        if data.models is None:
-            return spec, tuple(counted)
+        if data.images is not None:
+            spec = self._same_images(spec, data.images, key, before)
         chosen: list[str] = []
-        with self.named('data.models'):
-            for pattern in data.models:
+        with self.named(f'{key}.models'):
+            for pattern in data.models or ():
                 chosen += [pattern] if pattern in titles else expand_model_names([pattern])
         for name in chosen:
             if name not in titles:
-                raise SuiteError(f'{self.path}: data.models: {name} is not among the models of the suite; add it there')
-        return spec, tuple(dict.fromkeys(chosen))
+                raise SuiteError(
+                    f'{self.path}: {key}.models: {name} is not among the models of the suite; add it there'
+                )
+        models = counted if data.models is None else list(dict.fromkeys(chosen))
+        return ValidationData(spec, tuple(models), data.images or '', key)
+
+    def _same_images(self, spec: DataSpec, name: str, key: str, before: dict[str, ValidationData]) -> DataSpec:
+        """``spec`` with the images of an earlier data set."""
+        own = [one.name for one in dataclasses.fields(DataSpec) if one.name not in LABELS]
+        given = [field for field in own if getattr(spec, field) != getattr(DataSpec(), field)]
+        if given:
+            raise SuiteError(
+                f'{self.path}: {key}.{key_of("data", given[0])}: it is that of {name}, whose images these are; '
+                'leave it out'
+            )
+        if name not in before or before[name].images:
+            known = ', '.join(known for known, one in before.items() if not one.images) or 'none'
+            raise SuiteError(
+                f'{self.path}: {key}.images: {name} is no earlier data set with images of its own; there are {known}'
+            )
+        return dataclasses.replace(before[name].spec, **{field: getattr(spec, field) for field in LABELS})
 
 
 def check_files(suite: Suite, left_out: Sequence[str] = ()) -> None:

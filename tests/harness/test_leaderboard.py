@@ -16,7 +16,8 @@ from eca_zoo.cli import main
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness import leaderboard
 from eca_zoo.harness.accuracy.run import AccuracyRun
-from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
+from eca_zoo.harness.leaderboard import run_leaderboard
+from eca_zoo.harness.leaderboard_rows import check_reported
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
 from eca_zoo.harness.table import measurements

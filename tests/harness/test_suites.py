@@ -21,8 +21,9 @@ def parse(body):
 
 
 def test_every_packaged_suite_can_be_read():
-    assert packaged_names('suites') == ['complexity', 'digits', 'gpu', 'imagenet', 'throughput']
-    for name in packaged_names('suites'):
+    names = ['complexity', 'digits', 'gpu', 'imagenet', 'imagenet-c', 'robustness', 'throughput']
+    assert packaged_names('suites') == names
+    for name in names:
         assert read_suite(name).name == name
 
 
@@ -31,14 +32,14 @@ def test_the_default_suite_is_the_published_table_beside_its_baselines():
     plain = ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'mobilenetv2_100']
     assert [spec.title for spec in suite.models] == [*ZOO, *plain]
     assert suite.baseline == 'plain'
-    assert suite.data.name == 'imagenet-1k'
-    assert suite.data.root is None
-    assert suite.validated == tuple(spec.title for spec in suite.models)
+    assert suite.data[0].spec.name == 'imagenet-1k'
+    assert suite.data[0].spec.root is None
+    assert suite.data[0].models == tuple(spec.title for spec in suite.models)
 
 
 def test_the_demo_validates_the_small_network_alone():
     suite = read_suite('digits')
-    assert suite.validated == ('test_eca_resnet.digits',)
+    assert suite.data[0].models == ('test_eca_resnet.digits',)
     assert {spec.title for spec in suite.models} >= {*ZOO, 'resnet50', 'mobilenetv2_100'}
 
 
@@ -55,8 +56,8 @@ check: {top1: 0.5}
     assert [spec.title for spec in suite.models] == ['resnet50', 'mine', 'mobilenetv2_100']
     assert suite.models[1].checkpoint == Path('runs/a.safetensors')
     assert suite.models[1].model_kwargs == {'drop_rate': 0.1}
-    assert (suite.data.name, suite.data.root, suite.data.split) == ('mine', Path('data'), 'val')
-    assert suite.validated == ('mine',)
+    assert (suite.data[0].spec.name, suite.data[0].spec.root, suite.data[0].spec.split) == ('mine', Path('data'), 'val')
+    assert suite.data[0].models == ('mine',)
     assert (suite.accuracy.batch_size, suite.accuracy.crop_pct, suite.accuracy.precision) == (8, 1.0, 'fp32')
     assert suite.throughput == (
         ThroughputSettings(precision='bf16', batch_size=4),
@@ -208,8 +209,8 @@ data: {name: a}
     assert (own.img_size, own.num_classes, own.model_kwargs) == (64, 10, {'drop_rate': 0.1})
     # timm has no weights with ten classes.
     assert not own.pretrained
-    assert 'resnet18 beside small' not in suite.validated
-    assert 'resnet18' in suite.validated
+    assert 'resnet18 beside small' not in suite.data[0].models
+    assert 'resnet18' in suite.data[0].models
 
 
 def test_paths_are_relative_to_the_file_and_all_are_checked_before_anything_runs(tmp_path):
@@ -220,8 +221,8 @@ data: {name: mine, data_dir: ../data, class_map: map.txt, real_labels: true, val
 """, tmp_path / 'suites' / 'mine.yaml')  # fmt: skip
     folder = tmp_path / 'suites'
     assert [spec.checkpoint for spec in suite.models] == [folder / 'a.pth', Path('/nowhere/b.pth')]
-    assert (suite.data.root, suite.data.class_map) == (folder / '../data', folder / 'map.txt')
-    assert (suite.data.real_labels, suite.data.valid_labels) == ('default', str(folder / 'some.txt'))
+    assert (suite.data[0].spec.root, suite.data[0].spec.class_map) == (folder / '../data', folder / 'map.txt')
+    assert (suite.data[0].spec.real_labels, suite.data[0].spec.valid_labels) == ('default', str(folder / 'some.txt'))
     with pytest.raises(InputError) as error:
         check_files(suite)
     assert str(error.value) == (
@@ -245,7 +246,8 @@ def test_other_names_of_settings_are_understood(old):
     place, value = places.get(name_of(old), ('accuracy', 'true'))
     entry = f'{{{old}: {value}{", name: a" if place == "data" else ""}}}'
     suite = parse(f'models: [resnet50]\n{place}: {f"[{entry}]" if place == "throughput" else entry}')
-    record = {'accuracy': suite.accuracy, 'data': suite.data, 'throughput': (*suite.throughput, None)[0]}[place]
+    data = next((one.spec for one in suite.data), None)
+    record = {'accuracy': suite.accuracy, 'data': data, 'throughput': (*suite.throughput, None)[0]}[place]
     field = 'root' if name_of(old) == 'data_dir' else name_of(old)
     assert str(getattr(record, field)).lower() == value
 
@@ -258,11 +260,54 @@ def test_flags_of_the_command_go_before_the_settings_of_the_suite():
     assert changed.throughput == (ThroughputSettings(device='cpu', batch_size=2),)
 
 
+LISTED = """
+models: [resnet18, resnet34]
+data:
+  - {name: imagenet-1k, ground_truth: val.txt}
+  - {name: imagenet-1k-real, images: imagenet-1k, real_labels: true, models: [resnet34]}
+"""
+
+
+def test_data_sets_of_the_same_images_differ_in_their_labels_alone():
+    first, second = parse(LISTED).data
+    assert (second.images, second.models, second.spec.real_labels) == ('imagenet-1k', ('resnet34',), 'default')
+    assert second.spec.ground_truth == first.spec.ground_truth == Path('val.txt')
+    assert (first.models, second.spec.results_name) == (('resnet18', 'resnet34'), 'imagenet-1k-real')
+
+
+@pytest.mark.parametrize(
+    ('entry', 'message'),
+    [
+        ('{name: imagenet-1k}', 'data[2].name: the data set imagenet-1k is there twice'),
+        ('{name: x, images: y}', 'data[2].images: y is no earlier data set with images of its own; there are imagenet'),
+        ('{name: x, images: imagenet-1k, data_dir: d}', 'data[2].data_dir: it is that of imagenet-1k'),
+        ('{name: x, models: [resnet50]}', 'data[2].models: resnet50 is not among the models of the suite'),
+        ('{root: x}', 'data[2].name: what the table calls the data set is missing'),
+    ],
+)
+def test_a_wrong_entry_of_a_list_of_data_sets_is_named(entry, message):
+    with pytest.raises(InputError) as error:
+        parse(f'{LISTED}  - {entry}\n')
+    assert message in str(error.value)
+
+
+def test_the_suite_of_robustness_has_the_data_sets_of_timms_files_from_five_sets_of_images():
+    from eca_zoo.harness.table.dataset_names import timms_name
+
+    data = read_suite('robustness').data
+    assert sorted(timms_name(one.spec.results_name) for one in data) == [
+        'imagenet', 'imagenet-a', 'imagenet-a-clean', 'imagenet-r', 'imagenet-r-clean', 'imagenet-real',
+        'imagenetv2-matched-frequency', 'sketch',
+    ]  # fmt: skip
+    assert sum(not one.images for one in data) == 5
+
+
 def test_an_unknown_suite_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         read_suite('imagnet')
     assert str(error.value) == (
-        "'imagnet' is no suite: name a .yaml file or one of complexity, digits, gpu, imagenet, throughput"
+        "'imagnet' is no suite: name a .yaml file or one of complexity, digits, gpu, imagenet, imagenet-c, robustness, "
+        'throughput'
     )
     with pytest.raises(InputError, match='there is no such suite'):
         read_suite(str(tmp_path / 'mine.yaml'))

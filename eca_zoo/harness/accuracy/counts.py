@@ -7,7 +7,7 @@ import torch
 
 TOP_K = 5
 #: Two-sided 95 % quantile of the normal distribution.
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 #: A loss is summed as an integer multiple of this, so that the sum does not depend on the order of the images.
 LOSS_UNIT = 2.0**-30
 _LARGEST_LOSS = 2.0**20
@@ -75,9 +75,17 @@ def wilson_half_width(count: int, total: int) -> float:
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), 209-212.
     """
-    share, z2 = count / total, _Z95**2
+    share, z2 = count / total, Z95**2
     spread = math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return 100 * _Z95 * spread / (1 + z2 / total)
+    return 100 * Z95 * spread / (1 + z2 / total)
+
+
+def wilson_bounds(count: int, total: int) -> tuple[float, float]:
+    """Bounds, in percent, of the 95 % Wilson score interval of ``count`` successes in ``total`` trials."""
+    share, z2 = count / total, Z95**2
+    centre = 100 * (share + z2 / (2 * total)) / (1 + z2 / total)
+    half_width = wilson_half_width(count, total)
+    return max(0.0, centre - half_width), min(100.0, centre + half_width)
 
 
 def precision_recall_f1(per_class: Sequence[Sequence[int]], average: str) -> tuple[float, float, float]:

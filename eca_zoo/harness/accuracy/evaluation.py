@@ -1,4 +1,4 @@
-"""Accuracy of many models on one data set: each image is read once for all models that share a transform."""
+"""Accuracy of many models: each image is read once for all models that share a transform, and all its labels."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data._utils import signal_handling
 
 from eca_zoo.errors import InputError, RunError, one_line, settings_named
+from eca_zoo.harness.accuracy.label_sets.counting import TABLE
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import Part, PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
@@ -20,7 +22,7 @@ from eca_zoo.harness.accuracy.run import AccuracyRun
 from eca_zoo.harness.accuracy.run_log import log_start
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
-from eca_zoo.harness.data.datasets import OpenData, open_data
+from eca_zoo.harness.data.datasets import OpenData, open_label_sets
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.device_errors import is_device_lost
 from eca_zoo.harness.machine.devices import as_current, parse_precision
@@ -34,6 +36,24 @@ from eca_zoo.harness.resume.signals import StopRequest
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Models that are evaluated on one data set.
+
+    Attributes:
+        models: what to evaluate; titles must differ.
+        data: on what.
+        table: part of the run directory that holds it, see ``table_of``.
+    """
+
+    models: Sequence[ModelSpec]
+    data: DataSpec
+    table: str = TABLE
+
+
+Measured = Callable[[list[AccuracyResult]], None]
+
+
 def evaluate(
     models: Sequence[ModelSpec],
     data: DataSpec,
@@ -45,7 +65,7 @@ def evaluate(
     predictions: Path | None = None,
     confusion: bool = False,
     record_every: float = RECORD_EVERY,
-    measured: Callable[[list[AccuracyResult]], None] | None = None,
+    measured: Measured | None = None,
     names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
@@ -74,39 +94,91 @@ def evaluate(
         RunError: decoding failed as a whole, or the predictions cannot be written.
         InterruptedRunError: ``stop`` was set.
     """
-    processes, names = current(), names or {}
-    titles = [spec.title for spec in models]
-    with contextlib.ExitStack() as during:
-        during.enter_context(settings_named(names))
-        settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
-        agreed(lambda: check_own_devices(torch.device(settings.device)))
-        agreed(lambda: _check_same_data(opened))
-        run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
-        run.say(opened.remarks())
+    store = None
+    with settings_named(names or {}):
+        [run] = _runs([Evaluation(models, data)], settings, journal, progress, stop, record_every, names or {})
         if predictions is not None or confusion:
-            run.store = PredictionStore(opened, journal, predictions is not None)
-        log_start(titles, opened, settings)
-        _evaluate(run, models, measured)
-        if run.store is not None and predictions is not None:
-            run.store.write(predictions, [run.results[title] for title in titles])
-    return [run.results[title] for title in titles]
+            store = PredictionStore(run.data, journal, predictions is not None)
+            run.label_sets[0].store = store
+        _evaluate(run, measured)
+        if store is not None and predictions is not None:
+            store.write(predictions, run.results)
+    return run.results
 
 
-def _evaluate(
-    run: AccuracyRun, models: Sequence[ModelSpec], measured: Callable[[list[AccuracyResult]], None] | None
+def evaluate_all(
+    evaluations: Sequence[Evaluation],
+    settings: EvalSettings | None = None,
+    *,
+    journal: RunDirectory | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: StopRequest | None = None,
+    record_every: float = RECORD_EVERY,
+    measured: Measured | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> None:
-    """Evaluate ``models`` and hand the results to ``measured``, those of an evaluation that fails too."""
+    """Evaluate models on several data sets; each image is read once for all sets of labels that it has.
+
+    Data sets that differ in nothing but their labels share a pass: ``real_labels``, ``valid_labels``, ``label``.
+
+    Args:
+        evaluations: models and data sets; their tables must differ.
+        settings: how.
+        journal: as of ``evaluate``.
+        progress: likewise.
+        stop: likewise.
+        record_every: likewise.
+        measured: called for each set of images with the results of the models that are done, also before an error that
+            ends the evaluation is raised.
+        names: likewise.
+
+    Raises:
+        InputError: as ``evaluate``.
+        RunError: decoding failed as a whole.
+        InterruptedRunError: ``stop`` was set.
+    """
+    with settings_named(names or {}):
+        for run in _runs(evaluations, settings, journal, progress, stop, record_every, names or {}):
+            _evaluate(run, measured)
+
+
+def _runs(
+    evaluations: Sequence[Evaluation],
+    settings: EvalSettings | None,
+    journal: RunDirectory | None,
+    progress: Callable[[Progress], None] | None,
+    stop: StopRequest | None,
+    record_every: float,
+    names: Mapping[str, str],
+) -> list[AccuracyRun]:
+    """A run for each set of images, with everything checked that can be wrong before a model is loaded."""
+    processes, asked = current(), settings or EvalSettings()
+    settings, opened = agreed(lambda: _prepare(evaluations, asked, processes))
+    agreed(lambda: check_own_devices(torch.device(settings.device)))
+    runs: dict[int, AccuracyRun] = {}
+    for one, data in zip(evaluations, opened, strict=True):
+        if id(data.images) not in runs:
+            agreed(lambda images=data: _check_same_data(images))  # type: ignore[misc]
+            log_start([spec.title for spec in one.models], data, settings)
+            runs[id(data.images)] = AccuracyRun(
+                data, settings, processes, journal, progress, stop or StopRequest(), record_every, names
+            )
+        runs[id(data.images)].add(one.models, data, one.table)
+    return list(runs.values())
+
+
+def _evaluate(run: AccuracyRun, measured: Measured | None) -> None:
+    """Evaluate the models of a run and hand the results to ``measured``, those of an evaluation that fails too."""
     measured = measured or (lambda _: None)
-    titles = [spec.title for spec in models]
     try:
-        lost = _lost_device(run, models)
+        lost = _lost_device(run)
         if lost is not None:
-            _evaluate_elsewhere(run, [spec for spec in models if spec.title not in run.results], lost)
+            _evaluate_elsewhere(run, lost)
     except Exception:
         if run.results:
-            measured([run.results[title] for title in titles if title in run.results])
+            measured(run.results)
         raise
-    measured([run.results[title] for title in titles])
+    measured(run.results)
 
 
 def flags_of(settings: EvalSettings) -> dict[str, Any]:
@@ -119,8 +191,8 @@ def _flags(settings: EvalSettings) -> dict[str, Any]:
     return {'precision': parse_precision(settings.precision), 'search': search, 'deterministic': not search}
 
 
-def _lost_device(run: AccuracyRun, models: Sequence[ModelSpec]) -> str | None:
-    """Evaluate ``models``; returns why this process can do nothing more on its device, if it cannot.
+def _lost_device(run: AccuracyRun) -> str | None:
+    """Evaluate the models of a run; returns why this process can do nothing more on its device, if it cannot.
 
     Raises:
         RunError: the same, in one of several processes, which cannot be replaced.
@@ -132,7 +204,7 @@ def _lost_device(run: AccuracyRun, models: Sequence[ModelSpec]) -> str | None:
             compiled_alone(bool(run.settings.compile)),
             handler_of_children_kept(),
         ):
-            run.evaluate(models)
+            run.evaluate()
     except RuntimeError as error:
         if not is_device_lost(error):
             raise
@@ -147,51 +219,60 @@ def _lost_device(run: AccuracyRun, models: Sequence[ModelSpec]) -> str | None:
     return reason
 
 
-def _evaluate_elsewhere(run: AccuracyRun, models: Sequence[ModelSpec], reason: str) -> None:
-    """Evaluate each of ``models`` in a process of its own, after this one has lost its device to one of them."""
+def _evaluate_elsewhere(run: AccuracyRun, reason: str) -> None:
+    """Evaluate each model in a process of its own, after this one has lost its device to one of them."""
     _logger.warning('%s is lost to this process: %s; each model is evaluated alone', run.settings.device, reason)
     names = dict(run.names)
-    for spec in models:
+    for spec in run.waiting():
         run.meanwhile([spec.title])
+        wanted = [labels for labels in run.label_sets if labels.waits_for(spec)]
+        keeps = [labels.store is not None for labels in wanted]
         try:
-            result, parts = in_fresh_process(
-                _evaluated, spec, run.data.spec, run.settings, names, run.store is not None,
+            outcomes = in_fresh_process(
+                _evaluated, spec, [labels.data.spec for labels in wanted], run.settings, names, keeps,
                 ask=lambda title=spec.title: run.meanwhile([title]),  # type: ignore[misc]
             )  # fmt: skip
         except RunError as error:
             run.fail(spec, None, RunError(f'{spec.title}: {error}'))
         else:
-            run.take(result, parts)
+            for labels, (result, parts) in zip(wanted, outcomes, strict=True):
+                labels.take(result, parts)
 
 
 def _evaluated(
-    spec: ModelSpec, data: DataSpec, settings: EvalSettings, names: Mapping[str, str], keep_predictions: bool
-) -> tuple[AccuracyResult, list[Part]]:
-    """The result of a model, and its guesses, in a process that does nothing else."""
-    opened = open_data(data)
-    run = AccuracyRun(opened, settings, Processes(), None, None, StopRequest(), RECORD_EVERY, names)
-    if keep_predictions:
-        run.store = PredictionStore(opened, None)
-    lost = _lost_device(run, [spec])
+    spec: ModelSpec, data: list[DataSpec], settings: EvalSettings, names: Mapping[str, str], keeps: list[bool]
+) -> list[tuple[AccuracyResult, list[Part]]]:
+    """The results of a model on each set of labels, and its guesses, in a process that does nothing else."""
+    opened = open_label_sets(data)
+    run = AccuracyRun(opened[0], settings, Processes(), None, None, StopRequest(), RECORD_EVERY, names)
+    for one, keep in zip(opened, keeps, strict=True):
+        run.add([spec], one, store=PredictionStore(one, None) if keep else None)
+    lost = _lost_device(run)
     if lost is not None:
         raise RunError(lost)
-    return run.results[spec.title], run.store.parts(spec.title) if run.store is not None else []
+    return [
+        (labels.results[spec.title], labels.store.parts(spec.title) if labels.store is not None else [])
+        for labels in run.label_sets
+    ]
 
 
 def _prepare(
-    titles: list[str], data: DataSpec, settings: EvalSettings, processes: Processes
-) -> tuple[EvalSettings, OpenData]:
+    evaluations: Sequence[Evaluation], settings: EvalSettings, processes: Processes
+) -> tuple[EvalSettings, list[OpenData]]:
     """Check everything that can be wrong before a model is loaded."""
     settings = dataclasses.replace(settings, device=local_device(settings.device, processes)).checked()
-    repeated = next((title for title in titles if titles.count(title) > 1), None)
-    if repeated is not None:
-        raise InputError(f'the model {repeated} is named twice; name it once')
-    opened = open_data(data)
-    if opened.images.is_stream and processes.world_size > 1:
-        raise InputError(
-            f'{data.dataset}: a streamed data set cannot be split between processes exactly; start one process, or '
-            'download the data set and name its folder or shards'
-        )
+    for one in evaluations:
+        titles = [spec.title for spec in one.models]
+        repeated = next((title for title in titles if titles.count(title) > 1), None)
+        if repeated is not None:
+            raise InputError(f'the model {repeated} is named twice; name it once')
+    opened = open_label_sets([one.data for one in evaluations])
+    for data in opened:
+        if data.images.is_stream and processes.world_size > 1:
+            raise InputError(
+                f'{data.spec.dataset}: a streamed data set cannot be split between processes exactly; start one '
+                'process, or download the data set and name its folder or shards'
+            )
     return settings, opened
 
 

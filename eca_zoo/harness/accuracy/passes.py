@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ class StoppedError(RunError):
 
 @dataclass
 class NetworkInPass(Runnable):
-    """A model in a pass.
+    """A model in a pass, on one of the label sets of its images; it shares its network with those on the others.
 
     Attributes:
         class_indices: class index of each label of the data set.
@@ -56,6 +57,7 @@ class NetworkInPass(Runnable):
         recorded: counts that were recorded.
         bad: images that could not be decoded, of blocks that were recorded.
         is_whole: no block is half counted.
+        data: the images with the labels that it is counted on; by default those of the pass.
     """
 
     class_indices: torch.Tensor
@@ -69,6 +71,7 @@ class NetworkInPass(Runnable):
     recorded: Tally | None = None
     bad: list[BadImage] = field(default_factory=list)
     is_whole: bool = True
+    data: OpenData | None = None
 
 
 Record = Callable[[NetworkInPass], None]
@@ -108,7 +111,16 @@ class Pass:
         self._data, self._members, self._options = data, list(members), options
         self._device = torch.device(options.settings.device)
         self._forward = Forward(options.settings)
-        self._targets = Targets(data, self._members, self._device)
+        by_data: dict[int, list[NetworkInPass]] = {}
+        by_network: dict[int, list[NetworkInPass]] = {}
+        for member in self._members:
+            by_data.setdefault(id(member.data or data), []).append(member)
+            by_network.setdefault(id(member.network), []).append(member)
+        self._networks = list(by_network.values())
+        self._targets: dict[int, Targets] = {}
+        for sharing in by_data.values():
+            targets = Targets(sharing[0].data or data, sharing, self._device)
+            self._targets |= {id(member): targets for member in sharing}
         self._images_done = self._total = 0
         self._recorded_at = self._shown_at = time.monotonic()
 
@@ -185,53 +197,67 @@ class Pass:
             )
         count = len(batch.labels) + len(batch.bad)
         self._forward.start_batch()
-        for number, member in enumerate(self._members):
+        for number, members in enumerate(self._networks):
             # A model of many takes its share of the time of a batch.
-            self._show(self._images_done + count * number // len(self._members))
-            if member.error is None and batch.block not in member.done:
-                self._check_stop()
+            self._show(self._images_done + count * number // len(self._networks))
+            asking = [one for one in members if one.error is None and batch.block not in one.done]
+            if not asking:
+                continue
+            self._check_stop()
+            for member in asking:
                 # Ctrl-C and the death of a worker are raised anywhere.
                 member.is_whole = False
-                if len(batch.labels):
-                    self._guarded(member, batch)
+            if len(batch.labels):
+                self._run_network(members, asking, batch)
+            for member in asking:
                 member.new_blocks.append(batch.block)
                 member.new_bad += batch.bad
                 member.is_whole = True
         self._images_done += count
         self._show(self._images_done)
 
-    def _guarded(self, member: NetworkInPass, batch: Batch) -> None:
-        failure: Exception | None = None
+    def _run_network(self, members: list[NetworkInPass], asking: list[NetworkInPass], batch: Batch) -> None:
+        """Run one network on a batch, and count it on each label set that asks for it."""
+        checked = [one for one in asking if self._does([one], self._targets[id(one)].check, one, batch)]
+        logits: list[torch.Tensor] = []
+        if checked and self._does(checked, lambda: logits.append(self._forward.logits(checked[0], batch.pixels))):
+            for member in members:
+                member.chunk = checked[0].chunk
+            for member in checked:
+                self._does([member], self._count, member, batch, logits[0])
+        if all(one.error is not None for one in members):
+            members[0].network.module = torch.nn.Identity()
+            self._forward.start_batch()
+            release_memory()
+
+    def _does(self, members: Sequence[NetworkInPass], action: Callable[..., None], *arguments: Any) -> bool:
+        """Whether ``action`` succeeds; members that it fails for are out of the pass."""
         try:
-            self._targets.check(member, batch)
-            self._count(member, batch, self._forward.logits(member, batch.pixels))
+            action(*arguments)
         except Exception as error:
             if is_device_lost(error) or _is_dead_worker(error):
                 raise
-            _logger.debug('%s failed\n%s', member.title, traceback.format_exc())
+            _logger.debug('%s failed\n%s', members[0].title, traceback.format_exc())
             # Its frames hold the network's activations.
             failure = without_frames(error)
-        if failure is not None:
-            self._drop(member, failure)
-
-    def _drop(self, member: NetworkInPass, failure: Exception) -> None:
-        """Take a model that failed out of the pass."""
+        else:
+            return True
         if is_out_of_memory(failure):
             failure = OutOfMemoryError(f'out of memory on {self._device}, one image at a time')
         elif may_be_out_of_memory(failure):
             # With no other model beside it, it is what it says.
             failure = OutOfMemoryError(one_line(failure))
-        member.error = failure
-        _logger.warning('%s: %s', member.title, one_line(failure))
-        member.network.module = torch.nn.Identity()
-        self._forward.start_batch()
-        release_memory()
+        for member in members:
+            member.error = failure
+        _logger.warning('%s: %s', members[0].title, one_line(failure))
+        return False
 
     def _count(self, member: NetworkInPass, batch: Batch, logits: torch.Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != member.network.num_classes:
             raise RunError(f'its output has the shape {list(logits.shape)}, expected (N, {member.network.num_classes})')
         assert batch.sent is not None
-        on_device = self._targets.on_device(member, batch.sent)
+        targets = self._targets[id(member)]
+        on_device = targets.on_device(member, batch.sent)
         if on_device.classes is not None:
             logits = logits.index_select(1, on_device.classes)
         guesses = member.tally.add(
@@ -242,10 +268,10 @@ class Pass:
             member.predictions.append(
                 {
                     'positions': batch.positions,
-                    'targets': self._targets.classes(member, batch),
+                    'targets': targets.classes(member, batch),
                     'guesses': guesses if on_device.classes is None else on_device.classes[guesses],
                     'probabilities': probabilities,
-                    'counted': self._targets.counted(batch),
+                    'counted': targets.counted(member, batch),
                 }
             )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eca_zoo.harness.accuracy.counts import IMAGES, TOP1, TOP5, percent, wilson_half_width
+from eca_zoo.harness.accuracy.label_sets.corruptions import SetCounts, mean_corruption_error, mean_top1
 from eca_zoo.harness.data.images import BadImage
 
 
@@ -45,6 +46,9 @@ class AccuracyResult:
         checkpoint: file that was loaded; None for the model's own weights.
         fuse: the network ran in its form for inference.
         gpu: its name; None for the CPU.
+        right: a bit for each image, whether its first guess is right, see ``label_sets.right_images``; None where that
+            is not known.
+        sets: what was counted on each of the data sets that the folder holds, where it holds several.
         error: why there is no accuracy; None if there is one.
         exit_code: of the command line for this error; 0 without.
     """
@@ -69,6 +73,8 @@ class AccuracyResult:
     checkpoint: Path | None = None
     fuse: bool = False
     gpu: str | None = None
+    right: str | None = None
+    sets: tuple[SetCounts, ...] = ()
     error: str | None = None
     exit_code: int = 0
 
@@ -96,6 +102,16 @@ class AccuracyResult:
     def top1_ci95(self) -> float | None:
         """Half width of the 95 % Wilson interval of top-1, in percent."""
         return round(wilson_half_width(self.top1_count, self.num_images), 4) if self.num_images else None
+
+    @property
+    def mean_top1(self) -> float | None:
+        """Mean of the top-1 accuracies of the data sets that the folder holds, in percent; None for a single one."""
+        return mean_top1(self.sets)
+
+    @property
+    def mce(self) -> float | None:
+        """Mean corruption error of ImageNet-C in percent; None for other data sets."""
+        return mean_corruption_error(self.sets)
 
     @property
     def param_count(self) -> float | None:
@@ -127,6 +143,7 @@ class AccuracyResult:
                 'per_class': tuple(tuple(counts) for counts in row['per_class']),
                 'class_names': tuple(row.get('class_names', ())),
                 'confusion': tuple(tuple(counts) for counts in row.get('confusion', ())),
+                'sets': tuple(SetCounts(*counts) for counts in row.get('sets', ())),
                 'skipped': tuple(BadImage(*image) for image in row['skipped']),
             }
         )

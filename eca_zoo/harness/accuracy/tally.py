@@ -82,10 +82,18 @@ class Tally:
 class DeviceTally:
     """Counts on the device of the model, without waiting for it."""
 
-    def __init__(self, num_classes: int, device: torch.device) -> None:
+    def __init__(self, num_classes: int, device: torch.device, num_images: int | None = None) -> None:
+        """Nothing counted yet.
+
+        Args:
+            num_classes: of the model.
+            device: of the model.
+            num_images: of the data set, to keep which of them were right; None in a stream, which has no positions.
+        """
         self._per_class = torch.zeros((num_classes, _COLUMNS), dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.int64, device=device)
         self._first_bad = torch.full((), _NONE_BAD, dtype=torch.int64, device=device)
+        self._right = None if num_images is None else torch.zeros(num_images, dtype=torch.bool, device=device)
 
     def add(
         self,
@@ -120,6 +128,8 @@ class DeviceTally:
         self._per_class.index_add_(0, classes_met, rows)
         self._per_class[:, PREDICTED].index_add_(0, guessed, ones.long())
         self._loss += (loss_units(logits, target) * ones).sum()
+        if self._right is not None:
+            self._right.index_copy_(0, positions, first & ones)
         is_bad = ~torch.isfinite(logits).all(dim=1) & ones
         self._first_bad = torch.minimum(self._first_bad, torch.where(is_bad, positions, _NONE_BAD).min())
         return guesses
@@ -127,6 +137,10 @@ class DeviceTally:
     def take(self) -> Tally:
         """The counts so far; waits for the device."""
         return Tally(self._per_class.to('cpu', copy=True), int(self._loss))
+
+    def right(self) -> torch.Tensor | None:
+        """(images,) on the CPU: whose first guess is right; None without positions. Waits for the device."""
+        return None if self._right is None else self._right.to('cpu', copy=True)
 
     def first_bad(self) -> int | None:
         """Position of the first image whose logits are not all finite; None if there is none. Waits for the device."""

@@ -43,7 +43,7 @@ class Targets:
     """
 
     def __init__(self, data: OpenData, members: Sequence[Classified], device: torch.device) -> None:
-        self._data, self._device = data, device
+        self._data, self._device, self._skips = data, device, data.spec.skip_other_classes
         self._real = _padded(data.real_labels) if data.real_labels is not None else None
         self._real_on_device = self._real.to(device) if self._real is not None else None
         self._known = {member.title: member.class_indices.to(device) for member in members}
@@ -58,9 +58,14 @@ class Targets:
             if valid is not None and places is not None
         }
 
-    def counted(self, batch: Batch) -> torch.Tensor | None:
-        """(N,) on the CPU: which images have a ReaL label; None where all count."""
-        return None if self._real is None else (self._real[batch.positions] != _PAD).any(dim=1)
+    def counted(self, member: Classified, batch: Batch) -> torch.Tensor | None:
+        """(N,) on the CPU: which images have a ReaL label, and a class that counts; None where all count."""
+        places = self._places[member.valid] if self._skips else None
+        counted = None if places is None else places[self.classes(member, batch)] != _PAD
+        if self._real is not None:
+            labelled = (self._real[batch.positions] != _PAD).any(dim=1)
+            counted = labelled if counted is None else labelled & counted
+        return counted
 
     def check(self, member: Classified, batch: Batch) -> None:
         """Refuse labels that are no class of a model, or none of those that results are restricted to.
@@ -68,9 +73,10 @@ class Targets:
         Raises:
             InputError: an image has such a label; the text names it.
         """
-        known, labels, counted = member.class_indices, batch.labels, self.counted(batch)
+        known, labels = member.class_indices, batch.labels
+        labelled = None if self._real is None else (self._real[batch.positions] != _PAD).any(dim=1)
         wrong = (labels < 0) | (labels >= len(known))
-        wrong = wrong if counted is None else wrong & counted
+        wrong = wrong if labelled is None else wrong & labelled
         if bool(wrong.any()):
             index = int(wrong.nonzero()[0])
             raise InputError(
@@ -78,9 +84,9 @@ class Targets:
                 f'{member.title}; name the data set that the model was made for'
             )
         places = self._places[member.valid]
-        if places is not None:
+        if places is not None and not self._skips:
             absent = places[self.classes(member, batch)] == _PAD
-            absent = absent if counted is None else absent & counted
+            absent = absent if labelled is None else absent & labelled
             if bool(absent.any()):
                 name = self._name(batch, int(absent.nonzero()[0]))
                 raise InputError(f'{name}: its class is not among the valid labels; leave out --valid-labels')
@@ -105,7 +111,11 @@ class Targets:
         if member.valid is None:
             return TargetsOnDevice(targets, right, None, counted)
         classes, places = self._valid_on_device[member.valid]
-        return TargetsOnDevice(places[targets], places[right], classes, counted)
+        targets = places[targets]
+        if self._skips:
+            known = targets != _PAD
+            counted = known if counted is None else counted & known
+        return TargetsOnDevice(targets, places[right], classes, counted)
 
     def _name(self, batch: Batch, index: int) -> str:
         return self._data.images.name(int(batch.positions[index]))

@@ -9,6 +9,9 @@ CLASS_LEVELS: tuple[ClassLevel, ...] = ('leaf', 'top')
 #: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
 PACKAGED = 'default'
 
+#: Fields of ``DataSpec`` that say nothing of the images, but how they are labelled and called.
+LABELS = ('real_labels', 'valid_labels', 'skip_other_classes', 'label')
+
 #: Names of ImageNet's validation set, with its own labels and all of its classes.
 IMAGENET_NAMES = ('imagenet-1k', 'imagenet', 'imagenet1k', 'ilsvrc2012')
 
@@ -29,6 +32,10 @@ class DataSpec:
         real_labels: ReaL labels of ImageNet validation images in place of their own: a file, or ``default`` or true
             for the copy that timm carries.
         valid_labels: class indices that results are restricted to: a file, ``imagenet-a`` or ``imagenet-r``.
+        skip_other_classes: images whose class is not among the valid labels do not count, so that ImageNet's are
+            ``imagenet-a-clean``; by default the first one is an error.
+        sets: pattern of folders below the root that are a data set each, with class folders in it, such as ``*/*`` for
+            ImageNet-C's corruption and severity: accuracies are given for each and as their mean.
         num_samples: images of a streamed data set that does not know it.
         input_key: field of the images; of a folder, file extensions separated by semicolons.
         target_key: field of the labels.
@@ -47,6 +54,8 @@ class DataSpec:
     class_level: ClassLevel | None = None
     real_labels: str | bool | None = None
     valid_labels: str | None = None
+    skip_other_classes: bool = False
+    sets: str | None = None
     num_samples: int | None = None
     input_key: str | None = None
     target_key: str | None = None

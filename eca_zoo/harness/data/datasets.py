@@ -1,7 +1,8 @@
 """Data sets: opened through timm's readers, with their classes, labels and names, and checked before a model runs."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from timm.data import create_dataset
 
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import hash_file
-from eca_zoo.harness.data.data_spec import PACKAGED, DataSpec
+from eca_zoo.harness.data.data_spec import LABELS, PACKAGED, DataSpec
 from eca_zoo.harness.data.images import Images
 from eca_zoo.harness.data.kinds import DataKind, kind_of
 from eca_zoo.harness.data.labels import (
@@ -116,6 +117,8 @@ class OpenData:
                 'valid_labels': self.spec.valid_labels,
                 'real_labels': self.real_labels is not None,
             }
+            | ({'skip_other_classes': True} if self.spec.skip_other_classes else {})
+            | ({'sets': self.spec.sets} if self.spec.sets is not None else {})
             | {name: hash_file(path)[0] for name, path in files.items() if path is not None and path.is_file()}
         )
 
@@ -126,20 +129,18 @@ def open_data(spec: DataSpec) -> OpenData:
     Raises:
         InputError: it is missing, empty or flat, cannot be read, or lacks labels that were asked for.
     """
+    _check_labels(spec)
     class_map = _class_map(spec)
     kind = kind_of(spec)
     if not kind.prefix:
         _check_root(spec)
-    for key in ('input_key', 'target_key', 'class_map', 'class_level'):
+    for key in ('input_key', 'target_key', 'class_map', 'class_level', 'sets'):
         if getattr(spec, key) is not None and key not in kind.keys:
             raise InputError(f'{spec.dataset or spec.root}: it takes no --{key.replace("_", "-")}; leave it out')
     images = kind.open(spec, class_map, lambda: _create(spec, class_map, kind))
     if len(images) == 0 and not images.is_stream:
         raise InputError(f'{spec.root or spec.dataset}: there are no images in it; name another folder or split')
-    real = None
-    if spec.real_labels is not None:
-        real_file = None if spec.real_labels == PACKAGED else Path(str(spec.real_labels))
-        real = read_real_labels(real_file, images.names())
+    real = _real_labels(spec, images)
     class_names = None if class_map is not None else images.class_names
     if spec.ground_truth is not None:
         class_names = images.relabel(spec.ground_truth)
@@ -148,8 +149,53 @@ def open_data(spec: DataSpec) -> OpenData:
         class_names = None
     elif class_names is not None and isinstance(images, ListedImages):
         images.check_classes(spec.split)
-    valid = read_class_list(spec.valid_labels) if spec.valid_labels is not None else None
-    return OpenData(spec, images, class_names, real, valid)
+    return OpenData(spec, images, class_names, real, _valid_labels(spec))
+
+
+def open_label_sets(specs: Sequence[DataSpec]) -> list[OpenData]:
+    """Open data sets, of which those of the same images share them, so that one pass can serve them all.
+
+    Raises:
+        InputError: as ``open_data``.
+    """
+    opened: dict[DataSpec, OpenData] = {}
+    found = []
+    for spec in specs:
+        images = _without_labels(spec)
+        if images in opened:
+            _check_labels(spec)
+            first = opened[images]
+            real = _real_labels(spec, first.images)
+            found.append(OpenData(spec, first.images, first.class_names, real, _valid_labels(spec)))
+        else:
+            opened[images] = open_data(spec)
+            found.append(opened[images])
+    return found
+
+
+def _without_labels(spec: DataSpec) -> DataSpec:
+    """What is asked for, as far as it says which images and of which classes."""
+    root = spec.root.resolve() if spec.root is not None else None
+    return dataclasses.replace(spec, root=root, **{name: getattr(DataSpec(), name) for name in LABELS})
+
+
+def _check_labels(spec: DataSpec) -> None:
+    where = spec.root or spec.dataset
+    if spec.skip_other_classes and spec.valid_labels is None:
+        raise InputError(f'{where}: --skip-other-classes is about --valid-labels; name some')
+    if spec.sets is not None and (spec.real_labels is not None or spec.skip_other_classes):
+        raise InputError(f'{where}: --sets goes without --real-labels and --skip-other-classes; leave them out')
+
+
+def _real_labels(spec: DataSpec, images: Images) -> list[list[int]] | None:
+    if spec.real_labels is None:
+        return None
+    real_file = None if spec.real_labels == PACKAGED else Path(str(spec.real_labels))
+    return read_real_labels(real_file, images.names())
+
+
+def _valid_labels(spec: DataSpec) -> tuple[int, ...] | None:
+    return read_class_list(spec.valid_labels) if spec.valid_labels is not None else None
 
 
 def _class_map(spec: DataSpec) -> dict[str, int] | None:

@@ -82,7 +82,12 @@ def _torchvisions(spec: DataSpec, class_map: ClassMap | None, timms: Callable[[]
 
 
 _FOLDER = DataKind(
-    '', 'folder with one folder a class', '--data-dir DIR', 'timm', _folder, ('input_key', 'class_map', 'class_level')
+    '',
+    'folder with one folder a class',
+    '--data-dir DIR',
+    'timm',
+    _folder,
+    ('input_key', 'class_map', 'class_level', 'sets'),
 )
 _TAR = DataKind(
     '', 'tar of such a folder, or of one tar a class', '--data-dir FILE.tar', 'timm', _tar, _FOLDER.keys

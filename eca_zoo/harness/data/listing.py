@@ -1,5 +1,6 @@
 """Images with their classes in their paths: which files count, of which class each one is, and what is left out."""
 
+import fnmatch
 import os
 import re
 from collections import Counter
@@ -37,6 +38,29 @@ def class_of(name: str, level: str | None) -> str:
     """The folder that is the class of an image: the innermost one, or with the level ``top`` the first one."""
     folders = name.split('/')[:-1]
     return '' if not folders else folders[0 if level == 'top' else -1]
+
+
+def set_of(name: str) -> str:
+    """The folder around the class folder of an image: the data set that it belongs to, where there are several."""
+    return '/'.join(name.split('/')[:-2])
+
+
+def _in_sets(listing: 'Listing', pattern: str | None) -> list[str]:
+    """The images of the data sets whose folders match ``pattern``; all without one."""
+    if pattern is None:
+        return listing.images
+    matches = {folder: fnmatch.fnmatchcase(folder, pattern) for folder in set(map(set_of, listing.images))}
+    found = [name for name in listing.images if matches[set_of(name)]]
+    if not found:
+        raise InputError(
+            f'{listing.where}: no folder in it that matches the pattern {pattern} of data sets has class folders with '
+            'images; correct the pattern, or name another folder'
+        )
+    others = sorted(folder for folder, is_match in matches.items() if not is_match)
+    if others:
+        left_out = len(listing.images) - len(found)
+        listing.remarks.append(f'{left_out} images are left out: {pattern} does not match {counted(others)}')
+    return found
 
 
 class Listing:
@@ -152,8 +176,8 @@ class ListedImages(Images):
         """
         if not listing.images:
             raise InputError(f'{listing.where}: {listing.why_empty()}')
-        self._where, self._level = listing.where, spec.class_level
-        names = sorted(listing.images, key=lambda name: (natural_key(name), name))
+        self._where, self._level = listing.where, spec.class_level if spec.sets is None else 'leaf'
+        names = sorted(_in_sets(listing, spec.sets), key=lambda name: (natural_key(name), name))
         classes = [class_of(name, spec.class_level) for name in names]
         if class_map is None:
             known = sorted(set(classes), key=lambda name: (class_order(name), name))

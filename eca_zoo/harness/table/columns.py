@@ -46,6 +46,8 @@ class Column:
 _ACCURACY = 'validation: a ratio of integer counts'
 _COUNTED = 'counted on the meta device for `infer_img_size`'
 _REPORTED = '`reported` in weights_manifest.yaml'
+_SETS = 'computed from the counts of each data set'
+_PAIRED = 'integer counts of the images that one of both has right'
 _TIMED = 'benchmark: rounds in turn with the other networks'
 _SETTING = 'setting of the benchmark'
 
@@ -99,6 +101,16 @@ ALL_COLUMNS = (
         heading='+/-',
     ),
     _accuracy(
+        'mean_top1', '%', 'mean of the top-1 of the data sets in one folder, such as those of ImageNet-C', _SETS, '.3f',
+        heading='mean top-1',
+    ),
+    _accuracy(
+        'mce', '%',
+        "mean corruption error of ImageNet-C: the error on each of the 15 corruptions, a mean over 5 severities, "
+        "divided by AlexNet's",
+        _SETS, '.2f', heading='mCE',
+    ),
+    _accuracy(
         'img_size', 'pixels', 'height and width of the validated images', 'evaluation transform', is_integer=True,
         heading='img_size',
     ),
@@ -147,6 +159,19 @@ ALL_COLUMNS = (
     Column(
         'delta_top1', '%', '`top1` - `reported_top1`, on the data set that was reported', 'computed', '+.3f',
         heading='delta',
+    ),
+    Column(
+        'delta_vs_baseline', '%', "`top1` minus the `baseline`'s on the same images", _PAIRED, '+.3f',
+        heading='vs. baseline',
+    ),
+    Column(
+        'delta_ci95_low', '%', "lower bound of its 95 % interval, Tango's score interval for paired shares", _PAIRED,
+        '+.3f', heading='from',
+    ),
+    Column('delta_ci95_high', '%', 'upper bound of the same', _PAIRED, '+.3f', heading='to'),
+    Column(
+        'p_vs_baseline', '', "two-sided p-value of McNemar's exact test that both are equally accurate", _PAIRED, '.3g',
+        heading='p',
     ),
     _infer(
         'infer_samples_per_sec', 'images/s', 'inference throughput, the median of the rounds', 'samples_per_sec',
@@ -236,7 +261,7 @@ ALL_COLUMNS = (
         attrgetter('allocator'),
     ),
     Column(
-        'baseline', '', 'network that the relative throughputs refer to', _SETTING, is_setting=True,
+        'baseline', '', 'network that relative throughputs and differences refer to', _SETTING, is_setting=True,
         values={part: attrgetter('baseline') for part in ('infer', 'train')},
     ),
     _train(

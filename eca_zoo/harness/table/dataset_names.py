@@ -22,6 +22,12 @@ def timms_name(dataset: str) -> str | None:
     return next((part for part, names in _DATASETS.items() if dataset.lower() in names), None)
 
 
+def names_of(dataset: str) -> tuple[str, ...]:
+    """``dataset`` and the other names that it has."""
+    part = timms_name(dataset)
+    return (dataset,) if part is None else tuple(dict.fromkeys((dataset, *_DATASETS[part], part)))
+
+
 def dataset_of(file_name: str) -> str | None:
     """The data set of a file such as ``results-imagenet-real.csv``; None if it is none of timm's."""
     part = file_name.removeprefix('results-').removesuffix('.csv')

@@ -1,8 +1,9 @@
 """A benchmark of many networks under several settings, as rows that grow while it runs."""
 
 import dataclasses
+import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,14 @@ from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.table.columns import cells_of
-from eca_zoo.harness.table.rows import ComplexityKey, Measured, complexity_key, join_measurements, reported_cells
+from eca_zoo.harness.table.rows import (
+    Accuracies,
+    ComplexityKey,
+    Measured,
+    complexity_key,
+    join_measurements,
+    reported_cells,
+)
 from eca_zoo.weights.manifest import usable_manifest
 
 _logger = logging.getLogger(__name__)
@@ -84,11 +92,11 @@ class Measurements:
                         _log_result(result)
                     yield new
 
-    def count_complexities(self, shared_cells: Mapping[str, Mapping[str, Any]]) -> Iterator[ComplexityKey]:
+    def count_complexities(self, accuracies: Accuracies) -> Iterator[ComplexityKey]:
         """Count what the rows need and is not known yet; yields the key of each count."""
         for spec in self.specs:
-            for settings, _ in self.measured:
-                key = self._own(complexity_key(spec.title, settings, shared_cells.get(spec.title, {})))
+            for (settings, _), cells in itertools.product(self.measured, accuracies.get(spec.title) or [{}]):
+                key = self._own(complexity_key(spec.title, settings, cells))
                 if key not in self.complexities:
                     self.complexity_of(key)
                     yield key
@@ -114,19 +122,19 @@ class Measurements:
         spec = next(spec for spec in self.specs if spec.title == key[0])
         return spec.title, spec.img_size or key[1], key[2]
 
-    def table(self, shared_cells: dict[str, dict[str, Any]] | None = None, count: bool = True) -> pd.DataFrame:
+    def table(self, accuracies: Accuracies | None = None, count: bool = True) -> pd.DataFrame:
         """The table as far as it is known.
 
         Args:
-            shared_cells: cells that all rows of a network share; by default what its authors report.
+            accuracies: cells of a network's rows on each data set; by default what its authors report.
             count: count the complexities that are not known yet.
         """
         names = [spec.title for spec in self.specs]
-        if shared_cells is None:
+        if accuracies is None:
             manifest = usable_manifest()
-            shared_cells = {name: reported_cells(name, manifest) for name in names}
+            accuracies = {name: [reported_cells(name, manifest)] for name in names}
         complexity_of = self.complexity_of if count else lambda key: self.complexities.get(self._own(key), {})
-        return join_measurements(names, self.measured, complexity_of, shared_cells)
+        return join_measurements(names, self.measured, complexity_of, accuracies)
 
 
 def _log_start(specs: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline) -> None:

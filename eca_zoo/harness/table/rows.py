@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -15,6 +16,7 @@ from eca_zoo.harness.table.frames import to_frame
 from eca_zoo.weights.manifest import Entry, Manifest
 
 _SHARED_FUSED = 'fused of the accuracy'
+_KEYS = ['model', 'part', 'setting']
 
 
 @dataclass
@@ -28,6 +30,18 @@ class Measured:
 def accuracy_cells(result: AccuracyResult) -> dict[str, Any]:
     """The cells that hold an accuracy, or why there is none."""
     return {'error': result.error} if result.error is not None else cells_of('accuracy', result)
+
+
+def paired_cells(counts: PairedCounts, baseline: str) -> dict[str, Any]:
+    """The cells that hold the difference to the network ``baseline`` on the same images."""
+    low, high = counts.interval95() or (None, None)
+    return {
+        'delta_vs_baseline': counts.difference,
+        'delta_ci95_low': low,
+        'delta_ci95_high': high,
+        'p_vs_baseline': counts.p_value(),
+        'baseline': baseline,
+    }
 
 
 def throughput_cells(result: ThroughputResult) -> dict[str, Any]:
@@ -68,13 +82,16 @@ def entry_of(name: str, manifest: Manifest) -> Entry | None:
     return manifest.models[tags[0]] if len(tags) == 1 else None
 
 
+#: By network the cells of its rows on each data set: accuracy, reported figures.
+Accuracies = Mapping[str, Sequence[Mapping[str, Any]]]
+
 #: What a complexity is counted for: a network, the image size (None: its own), and whether its branches are folded.
 ComplexityKey = tuple[str, int | None, bool]
 
 
-def complexity_key(name: str, settings: ThroughputSettings, shared_cells: Mapping[str, Any]) -> ComplexityKey:
+def complexity_key(name: str, settings: ThroughputSettings, accuracy: Mapping[str, Any]) -> ComplexityKey:
     """The complexity of a row: at the image size of its throughput, else of its accuracy, else of the network."""
-    img_size = shared_cells.get('img_size') if settings.img_size is None else settings.img_size
+    img_size = accuracy.get('img_size') if settings.img_size is None else settings.img_size
     return name, img_size, settings.reparameterize
 
 
@@ -82,34 +99,47 @@ def join_measurements(
     names: Sequence[str],
     measured: Iterable[tuple[ThroughputSettings, Measured]],
     complexity_of: Callable[[ComplexityKey], Mapping[str, Any]],
-    shared_cells: Mapping[str, Mapping[str, Any]],
+    accuracies: Accuracies,
 ) -> pd.DataFrame:
-    """The table: one row a network and setting, in the order of ``names``; one a network if nothing was timed.
+    """The table: one row a network, data set and setting, in the order of ``names``.
+
+    A network that was validated on nothing has a row for each setting, and one if nothing was timed.
 
     Args:
         names: of the networks.
         measured: each setting with its throughputs.
         complexity_of: cells of a complexity.
-        shared_cells: cells that all rows of a network share: accuracy, reported figures.
+        accuracies: cells of the networks on each data set.
     """
     settings = list(measured) or [(ThroughputSettings(), Measured())]
-    complexities, inferences, trainings = [], [], []
+    table = pd.DataFrame(
+        [
+            (name, part, number)
+            for name in names
+            for part in range(len(accuracies.get(name) or [{}]))
+            for number in range(len(settings))
+        ],
+        columns=_KEYS,
+    )
+    complexities, inferences, trainings, shared = [], [], [], []
     for name, (number, (given, results)) in itertools.product(names, enumerate(settings)):
         key = {'model': name, 'setting': number}
-        complexities.append(key | dict(complexity_of(complexity_key(name, given, shared_cells.get(name, {})))))
+        for part, cells in enumerate(accuracies.get(name) or [{}]):
+            counted = complexity_of(complexity_key(name, given, cells))
+            complexities.append(key | {'part': part} | dict(counted))
         inferences += [key | throughput_cells(results.infer[name])] if name in results.infer else []
         trainings += [key | throughput_cells(results.train[name])] if name in results.train else []
-    shared = [
-        {'model': name, **{_SHARED_FUSED if key == 'fused' else key: cell for key, cell in cells.items()}}
-        for name, cells in shared_cells.items()
-    ]
-    table = pd.DataFrame(itertools.product(names, range(len(settings))), columns=['model', 'setting'])
+    for name, parts in accuracies.items():
+        for part, cells in enumerate(parts):
+            named = {_SHARED_FUSED if key == 'fused' else key: cell for key, cell in cells.items()}
+            shared.append({'model': name, 'part': part, **named})
     errors = []
-    for rows, on in ((complexities, 2), (shared, 1), (inferences, 2), (trainings, 2)):
-        table, error = _joined(table, rows, ['model', 'setting'][:on])
+    timed = ['model', 'setting']
+    for rows, on in ((complexities, _KEYS), (shared, ['model', 'part']), (inferences, timed), (trainings, timed)):
+        table, error = _joined(table, rows, on)
         errors.append(error)
     reasons = ['; '.join(dict.fromkeys(filter(None, of_row))) or None for of_row in zip(*errors, strict=True)]
-    table = table.drop(columns='setting').assign(error=reasons)
+    table = table.drop(columns=['part', 'setting']).assign(error=reasons)
     if _SHARED_FUSED in table:
         of_accuracy = table.pop(_SHARED_FUSED)
         of_throughput = table.get('fused', pd.Series(None, table.index, dtype=object))

@@ -91,7 +91,7 @@ def step(settings: EvalSettings, real: bool, valid: tuple[int, ...] | None, pred
     data = SimpleNamespace(
         real_labels=[[1, 2], [], [3], [4], [1], [2], [3], []] if real else None,
         images=SimpleNamespace(is_stream=False, name=str),
-        spec=SimpleNamespace(skip_bad_images=False),
+        spec=SimpleNamespace(skip_bad_images=False, skip_other_classes=False),
     )
     size = (3, 32, 32)
     pixels = torch.rand(IMAGES, *size) if settings.normalize_in_workers else torch.zeros(IMAGES, *size).byte()

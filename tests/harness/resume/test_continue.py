@@ -266,7 +266,7 @@ def test_predictions_cannot_be_asked_for_later(folder, tmp_path):
 def test_counts_of_one_kind_of_gpu_are_continued_on_that_kind_alone(folder, tmp_path, monkeypatch):
     def on(name, driver='580.1'):
         kind = {'name': name, 'driver': driver, 'cudnn': 91900}
-        monkeypatch.setattr('eca_zoo.harness.accuracy.run.hardware_kind', lambda device: kind)
+        monkeypatch.setattr('eca_zoo.harness.accuracy.label_sets.counting.hardware_kind', lambda device: kind)
 
     on('A100')
     with pytest.raises(InterruptedRunError):

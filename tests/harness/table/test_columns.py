@@ -24,7 +24,8 @@ SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
     'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec',
-    'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
+    'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error', 'mean_top1', 'mce',
+    'delta_vs_baseline', 'delta_ci95_low', 'delta_ci95_high', 'p_vs_baseline',
     'gpu', 'accuracy_gpu', 'peak_reserved_mb', 'compile_mode',
 }  # fmt: skip
 ACCURACY = {
@@ -127,7 +128,7 @@ def test_the_difference_to_the_reported_accuracy_is_given_on_the_reported_data_a
 def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
     failed = ThroughputResult('eca_resnet18', SETTINGS, error='CUDA out of memory')
     measured = [(SETTINGS, type('Both', (), {'infer': {'eca_resnet18': failed}, 'train': {}})())]
-    shared = {'eca_resnet18': {'error': 'weights not published'}}
+    shared = {'eca_resnet18': [{'error': 'weights not published'}]}
     table = join_measurements(['eca_resnet18'], measured, lambda key: {'params': 1}, shared)
     assert table['error'].tolist() == ['weights not published; CUDA out of memory']
     assert table['params'].tolist() == [1]
@@ -142,9 +143,9 @@ def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
 )  # fmt: skip
 def test_fused_says_which_figures_of_a_row_were_measured_in_the_form_for_inference(accuracy, throughput, cell):
     name = 'eca_resnet18'
-    shared, measured = {name: {}}, []
+    shared, measured = {name: [{}]}, []
     if accuracy is not None:
-        shared = {name: accuracy_cells(AccuracyResult(name, 'digits', fuse=accuracy))}
+        shared = {name: [accuracy_cells(AccuracyResult(name, 'digits', fuse=accuracy))]}
     if throughput is not None:
         settings = dataclasses.replace(SETTINGS, fuse=throughput)
         measured = [(settings, Measured({name: dataclasses.replace(TIMED, settings=settings)}))]

@@ -1,0 +1,62 @@
+"""Pages of tables, and two runs beside each other, from Python."""
+
+from pathlib import Path
+
+from eca_zoo.arguments import path_of, takes
+from eca_zoo.harness.comparison.comparison import Comparison
+from eca_zoo.harness.comparison.comparison import compare as compare_runs
+from eca_zoo.harness.comparison.runs import published_run, read_run
+from eca_zoo.reporting.report import write_report
+from eca_zoo.weights.manifest import load_manifest
+
+
+@takes()
+def report(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    figures: str | Path | None = None,
+    space: str | Path | None = None,
+    against: str | Path | None = None,
+) -> list[Path]:
+    """Write one HTML page of a table: it needs no server and no network, and the same input gives the same bytes.
+
+    Args:
+        path: the ``out`` of a leaderboard, or a table as CSV (timm's results files too).
+        out: file of the page; by default ``report.html`` beside the table.
+        figures: folder for figures as SVG, PDF and PNG with the plotted points as CSV; needs matplotlib.
+        space: folder for a static Space of the Hugging Face Hub.
+        against: an earlier run: the page says what changed since.
+
+    Returns:
+        The files that were written; the page is the first.
+
+    Raises:
+        InputError: there is no usable table, or something that is not ours is in the way of an output.
+        RunError: an output cannot be written.
+    """
+    return write_report(Path(path), path_of(out), path_of(figures), path_of(space), path_of(against))
+
+
+@takes()
+def compare(
+    old: str | Path | None, new: str | Path, *, tolerance: float = 0.1, speed_tolerance: float = 5.0
+) -> Comparison:
+    """Two runs beside each other: what differs around them, and which differences of their figures are real.
+
+    Args:
+        old: the earlier run: the ``out`` of a leaderboard, or a table as CSV (timm's results files too); None for the
+            figures that the authors reported.
+        new: the later run.
+        tolerance: percentage points that an accuracy may get worse by.
+        speed_tolerance: percent that a throughput may get worse by.
+
+    Returns:
+        The comparison: ``context``, ``rows`` with a verdict on each figure, ``added``, ``gone``, ``regressions``.
+
+    Raises:
+        InputError: there is no usable table, or the runs have nothing in common.
+    """
+    later = read_run(Path(new))
+    earlier = published_run(later.table['model'], load_manifest()) if old is None else read_run(Path(old))
+    return compare_runs(earlier, later, tolerance, speed_tolerance)
