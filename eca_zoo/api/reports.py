@@ -5,9 +5,8 @@ from pathlib import Path
 from eca_zoo.arguments import path_of, takes
 from eca_zoo.harness.comparison.comparison import Comparison
 from eca_zoo.harness.comparison.comparison import compare as compare_runs
-from eca_zoo.harness.comparison.runs import published_run, read_run
+from eca_zoo.harness.comparison.runs import earlier_run, read_run
 from eca_zoo.reporting.report import write_report
-from eca_zoo.weights.manifest import load_manifest
 
 
 @takes()
@@ -26,7 +25,7 @@ def report(
         out: file of the page; by default ``report.html`` beside the table.
         figures: folder for figures as SVG, PDF and PNG with the plotted points as CSV; needs matplotlib.
         space: folder for a static Space of the Hugging Face Hub.
-        against: an earlier run: the page says what changed since.
+        against: an earlier run, or ``published``: the page says what changed since.
 
     Returns:
         The files that were written; the page is the first.
@@ -35,18 +34,16 @@ def report(
         InputError: there is no usable table, or something that is not ours is in the way of an output.
         RunError: an output cannot be written.
     """
-    return write_report(Path(path), path_of(out), path_of(figures), path_of(space), path_of(against))
+    return write_report(Path(path), path_of(out), path_of(figures), path_of(space), against)
 
 
 @takes()
-def compare(
-    old: str | Path | None, new: str | Path, *, tolerance: float = 0.1, speed_tolerance: float = 5.0
-) -> Comparison:
+def compare(old: str | Path, new: str | Path, *, tolerance: float = 0.1, speed_tolerance: float = 5.0) -> Comparison:
     """Two runs beside each other: what differs around them, and which differences of their figures are real.
 
     Args:
-        old: the earlier run: the ``out`` of a leaderboard, or a table as CSV (timm's results files too); None for the
-            figures that the authors reported.
+        old: the earlier run: the ``out`` of a leaderboard, or a table as CSV (timm's results files too), or
+            ``published``: the figures that the authors reported.
         new: the later run.
         tolerance: percentage points that an accuracy may get worse by.
         speed_tolerance: percent that a throughput may get worse by.
@@ -58,5 +55,4 @@ def compare(
         InputError: there is no usable table, or the runs have nothing in common.
     """
     later = read_run(Path(new))
-    earlier = published_run(later.table['model'], load_manifest()) if old is None else read_run(Path(old))
-    return compare_runs(earlier, later, tolerance, speed_tolerance)
+    return compare_runs(earlier_run(old, later), later, tolerance, speed_tolerance)

@@ -14,16 +14,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from eca_zoo.cli import benchmark, compare, export, leaderboard, publish, report, validate, weights
+from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
 from eca_zoo.cli.logs import logs
+from eca_zoo.cli.reports import compare, report
 from eca_zoo.cli.training import average, train
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = (
-    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report', 'train',
-    'average', 'export',
+    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report',
+    'train', 'average', 'export',
 )  # fmt: skip
 
 

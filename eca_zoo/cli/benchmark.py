@@ -31,7 +31,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     )
     add_model_flags(parser)
     parser.add_argument(
-        '--baseline', metavar='NAME',
+        '--baseline', metavar='MODEL',
         help="time this network too and give ratios to it; plain: to each network's own counterpart without ECA layers",
     )  # fmt: skip
     parser.add_argument(

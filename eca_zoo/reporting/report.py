@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eca_zoo.harness.comparison.comparison import compare
-from eca_zoo.harness.comparison.runs import read_run
+from eca_zoo.harness.comparison.runs import earlier_run, read_run
 from eca_zoo.reporting.changes import changes
 from eca_zoo.reporting.contents import TABLE_FILE, read_contents
 from eca_zoo.reporting.figures import write_figures
@@ -19,7 +19,7 @@ def write_report(
     out: Path | None = None,
     figures: Path | None = None,
     space: Path | None = None,
-    against: Path | None = None,
+    against: str | Path | None = None,
 ) -> list[Path]:
     """Write the page of a table, and figures and a Space where they are asked for; returns the files.
 
@@ -30,7 +30,7 @@ def write_report(
         out: file of the page; by default ``report.html`` beside the table.
         figures: folder for figures as SVG, PDF and PNG.
         space: folder for a static Space of the Hugging Face Hub.
-        against: an earlier run, likewise; the page says what changed since.
+        against: an earlier run, likewise, or ``published``; the page says what changed since.
 
     Raises:
         InputError: there is no usable table, the runs have nothing in common, or something that is not ours is in the
@@ -40,7 +40,8 @@ def write_report(
     contents = read_contents(path)
     parts = [reported_and_measured(contents)]
     if against is not None:
-        parts.append(changes(compare(read_run(against), read_run(path))))
+        now = read_run(path)
+        parts.append(changes(compare(earlier_run(against, now), now)))
     page = page_of(contents, [part for part in parts if part])
     if out is None:
         stem = '' if contents.source.name == TABLE_FILE else f'{contents.source.stem}-'

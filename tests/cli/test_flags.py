@@ -16,8 +16,13 @@ from eca_zoo.training.start import TrainSettings
 from eca_zoo.vocabulary import EARLIER_NAMES, TIMM_NAMES
 
 # Without them `leaderboard` does what the suite says, and `train` what its recipe says.
-# A training has one network to restart.
-OWN_DEFAULTS = {('leaderboard', 'device'), ('train', 'restart'), *(('train', key) for key in recipe_keys())}
+# A training has one network to restart. A suite may have several data sets.
+OWN_DEFAULTS = {
+    ('leaderboard', 'device'),
+    ('leaderboard', 'data_dir'),
+    ('train', 'restart'),
+    *(('train', key) for key in recipe_keys()),
+}
 # What the formats, and what one or several models, are is the command's.
 OF_THE_COMMAND = {'help', 'format', 'model'}
 

@@ -13,9 +13,11 @@ from eca_zoo.files import read_text
 from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import read_table, to_frame
 from eca_zoo.harness.table.rows import entry_of
-from eca_zoo.weights.manifest import Manifest
+from eca_zoo.weights.manifest import Manifest, load_manifest
 
 TABLE_FILE, ENVIRONMENT_FILE = 'leaderboard.csv', 'environment.json'
+#: In the place of an earlier run: the figures that the authors reported.
+PUBLISHED = 'published'
 #: What has to be equal for two throughputs to be of one machine.
 MACHINE = ('processor', 'cpus', 'memory_mb', 'threads', 'gpus', 'driver')
 
@@ -73,6 +75,17 @@ def _check_figures(source: Path, table: pd.DataFrame) -> None:
             raise InputError(f'{source}: {name} of {model} is {value:g}; it is at least {low}{most}: correct the table')
 
 
+def earlier_run(name: str | Path, later: Run) -> Run:
+    """The run that ``later`` is held against: a run directory, a table, or ``published``.
+
+    Raises:
+        InputError: as of ``read_run`` and ``published_run``.
+    """
+    if str(name) == PUBLISHED:
+        return published_run(later.table['model'], load_manifest())
+    return read_run(Path(name))
+
+
 def published_run(models: Iterable[str], manifest: Manifest) -> Run:
     """The figures that the authors reported for ``models``, as a run to compare with.
 
@@ -87,4 +100,4 @@ def published_run(models: Iterable[str], manifest: Manifest) -> Run:
     ]
     if not rows:
         raise InputError('no network of the table has published figures; name two runs to compare')
-    return Run('published', to_frame(rows))
+    return Run(PUBLISHED, to_frame(rows))

@@ -3,7 +3,7 @@
 Same network, first weights, order of the images, settings; no augmentation. timm's own script runs unchanged but for
 the order of its sampler, which here is ours, and a note of each loss. It comes from timm's repository, not its wheel.
 
-python benchmark/perf/train_beside_timm.py --timm-script .../pytorch-image-models/train.py
+python benchmark/perf/training/beside_timm.py --timm-script .../pytorch-image-models/train.py
 """
 
 import argparse

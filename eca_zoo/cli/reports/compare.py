@@ -26,7 +26,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         'runs', nargs='+', type=Path, metavar='RUN', help='the older run and the newer: --out of leaderboard, or a CSV'
     )
     parser.add_argument(
-        '--against', choices=('published',), help='compare the one run with the figures that the authors reported'
+        '--against', metavar='RUN', help='the older run, or published: the figures that the authors reported'
     )
     parser.add_argument(
         '--tolerance', type=float, default=0.1, metavar='P', help='percentage points of accuracy (default: 0.1)'
@@ -49,8 +49,9 @@ def _run(args: argparse.Namespace) -> int:
             f'{len(args.runs)} runs were named; name {wanted}: eca-zoo compare OLD NEW, '
             'or eca-zoo compare RUN --against published'
         )
-    old = None if args.against else args.runs[0]
-    comparison = compare(old, args.runs[-1], tolerance=args.tolerance, speed_tolerance=args.speed_tolerance)
+    comparison = compare(
+        args.against or args.runs[0], args.runs[-1], tolerance=args.tolerance, speed_tolerance=args.speed_tolerance
+    )
     if args.format == 'json':
         print(json.dumps(comparison.to_json(), indent=2))
     else:

@@ -27,7 +27,7 @@ from eca_zoo.training.data.order import seed_sample
 from eca_zoo.training.data.pixels import ImageReader, TrainingTransform
 from eca_zoo.training.recipes.reading import read_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'scripts'))
+sys.path.insert(0, str(Path(__file__).parents[3] / 'scripts'))
 from photographs import write_photographs
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
