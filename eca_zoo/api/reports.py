@@ -1,5 +1,6 @@
 """Pages of tables, and two runs beside each other, from Python."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from eca_zoo.arguments import path_of, takes
@@ -17,6 +18,7 @@ def report(
     figures: str | Path | None = None,
     space: str | Path | None = None,
     against: str | Path | None = None,
+    training: Sequence[str | Path] = (),
 ) -> list[Path]:
     """Write one HTML page of a table: it needs no server and no network, and the same input gives the same bytes.
 
@@ -26,6 +28,7 @@ def report(
         figures: folder for figures as SVG, PDF and PNG with the plotted points as CSV; needs matplotlib.
         space: folder for a static Space of the Hugging Face Hub.
         against: an earlier run, or ``published``: the page says what changed since.
+        training: run directories of trainings, whose curves the page shows.
 
     Returns:
         The files that were written; the page is the first.
@@ -34,7 +37,9 @@ def report(
         InputError: there is no usable table, or something that is not ours is in the way of an output.
         RunError: an output cannot be written.
     """
-    return write_report(Path(path), path_of(out), path_of(figures), path_of(space), against)
+    return write_report(
+        Path(path), path_of(out), path_of(figures), path_of(space), against, [Path(one) for one in training]
+    )
 
 
 @takes()

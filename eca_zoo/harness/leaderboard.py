@@ -15,7 +15,13 @@ from eca_zoo.harness.accuracy.evaluation import Evaluation, evaluate_all, flags_
 from eca_zoo.harness.accuracy.label_sets.counting import TABLE, table_of
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.data.datasets import open_label_sets
-from eca_zoo.harness.leaderboard_rows import accuracy_rows, why_empty, why_no_ratio
+from eca_zoo.harness.leaderboard_rows import (
+    accuracy_rows,
+    reasons_by_network,
+    why_empty,
+    why_no_ratio,
+    without_rows,
+)
 from eca_zoo.harness.machine.devices import parse_precision
 from eca_zoo.harness.machine.environment import describe_environment
 from eca_zoo.harness.machine.flags import flags_in_force
@@ -41,6 +47,7 @@ _logger = logging.getLogger(__name__)
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
+REASONS_FILE = 'reasons.json'
 _COMPLEXITY, _THROUGHPUT = 'complexity', 'throughput'
 
 #: Called with the part of the run, the work that is done, all of it, and what is done now.
@@ -106,7 +113,7 @@ def run_leaderboard(
     with settings_named(KEYS):
         data, measurements = agreed(lambda: _checked(suite, out, folders))
     again = agreed(lambda: restarted(restart, [spec.title for spec in measurements.specs]))
-    own_files = (TABLE_FILE, ENVIRONMENT_FILE)
+    own_files = (TABLE_FILE, ENVIRONMENT_FILE, REASONS_FILE)
     with RunDirectory(out, _run_identity(suite), again, processes.rank, own_files) as journal:
         run = _Run(suite, data, measurements, journal, timm_format=timm_format)
         if data:
@@ -212,7 +219,9 @@ class _Run:
             _logger.warning('%s', line)
         if self.suite.throughput:
             journal.require(_THROUGHPUT, _machine(environment))
-        environment |= {'suite': self.suite.name, 'data': self._fingerprints()}
+        environment |= {
+            'suite': self.suite.name, 'data': self._fingerprints(), 'top1_tolerance': self.suite.top1_tolerance,
+        }  # fmt: skip
         write_text(journal.path / ENVIRONMENT_FILE, json.dumps(environment, indent=2, default=str) + '\n')
         self._restore()
         self._count(report, stop)
@@ -321,9 +330,14 @@ class _Run:
         failed = table.dropna(subset='error')[['model', 'error']].itertuples(index=False)
         errors = [f'{model}: {error.removeprefix(model + ": ")}' for model, error in failed]
         specs = self.measurements.specs
-        notes = why_empty(table, self.suite, self.data, specs, self.manifest)
-        notes += why_no_ratio(table, specs, self.measurements.baseline)
-        return Leaderboard(table, files, notes, list(dict.fromkeys(errors)))
+        empty = why_empty(table, self.suite, self.data, specs, self.manifest)
+        alone = why_no_ratio(table, specs, self.measurements.baseline)
+        path = self.journal.path / REASONS_FILE
+        write_text(path, json.dumps(reasons_by_network(empty, alone), indent=2) + '\n')
+        notes = [f'accuracy is empty: {why} ({", ".join(titles)})' for why, titles in empty.items()]
+        notes += without_rows(self.suite, self.data)
+        notes += [f'relative_throughput is empty: {why} ({", ".join(titles)})' for why, titles in alone.items()]
+        return Leaderboard(table, [*files, path], notes, list(dict.fromkeys(errors)))
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the rows of a leaderboard hold beside throughput and complexity, and why they hold nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,7 @@ from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.suites import Suite, ValidationData
+from eca_zoo.harness.table.columns import ALL_COLUMNS
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, paired_cells, reported_cells
 from eca_zoo.weights.manifest import Manifest
 
@@ -67,8 +68,8 @@ def _with_reported(rows: list[Cells], spec: ModelSpec, manifest: Manifest) -> li
 
 def why_empty(
     table: pd.DataFrame, suite: Suite, data: Sequence[ValidationData], specs: Sequence[ModelSpec], manifest: Manifest
-) -> list[str]:
-    """Why networks have no accuracy, a line for each reason.
+) -> dict[str, list[str]]:
+    """Why networks have no accuracy: the titles of networks by reason.
 
     Args:
         table: the finished table.
@@ -82,11 +83,15 @@ def why_empty(
     for spec in specs:
         if spec.title in empty:
             reasons.setdefault(_why_empty(spec, suite, data, manifest), []).append(spec.title)
-    notes = [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
+    return reasons
+
+
+def without_rows(suite: Suite, data: Sequence[ValidationData]) -> list[str]:
+    """Data sets that have no row, if others have; a line for all of them."""
     missing = [one.spec.results_name for one in suite.data if one.key not in {given.key for given in data}]
-    if missing and data:
-        notes.append(f'no row on {", ".join(missing)}: no folder was given; add --data-dir NAME=DIR')
-    return notes
+    if not missing or not data:
+        return []
+    return [f'no row on {", ".join(missing)}: no folder was given; add --data-dir NAME=DIR']
 
 
 def _why_empty(spec: ModelSpec, suite: Suite, data: Sequence[ValidationData], manifest: Manifest) -> str:
@@ -102,10 +107,10 @@ def _why_empty(spec: ModelSpec, suite: Suite, data: Sequence[ValidationData], ma
     return f'not validated on {names} in the suite {suite.name}'
 
 
-def why_no_ratio(table: pd.DataFrame, specs: Sequence[ModelSpec], baseline: Baseline) -> list[str]:
-    """Why networks that were timed are compared with none, a line for each reason."""
+def why_no_ratio(table: pd.DataFrame, specs: Sequence[ModelSpec], baseline: Baseline) -> dict[str, list[str]]:
+    """Why networks that were timed are compared with none: the titles of networks by reason."""
     if baseline is None:
-        return []
+        return {}
     timed = table[table['infer_samples_per_sec'].notna() & table['relative_throughput'].isna()]
     empty = [spec for spec in specs if spec.title in set(timed['model'])]
     alone = [spec.title for spec in empty if baseline_of(spec, baseline) is None]
@@ -114,7 +119,25 @@ def why_no_ratio(table: pd.DataFrame, specs: Sequence[ModelSpec], baseline: Base
         'there is no plain counterpart': alone,
         'the baseline failed, or has another image size': others,
     }
-    return [f'relative_throughput is empty: {why} ({", ".join(t)})' for why, t in reasons.items() if t]
+    return {reason: titles for reason, titles in reasons.items() if titles}
+
+
+def reasons_by_network(
+    accuracy: Mapping[str, Sequence[str]], ratio: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, str]]:
+    """Why cells are empty, by network and column, as the page of the table reads it.
+
+    Args:
+        accuracy: of ``why_empty``.
+        ratio: of ``why_no_ratio``.
+    """
+    measured = [column.name for column in ALL_COLUMNS if 'accuracy' in column.values]
+    found: dict[str, dict[str, str]] = {}
+    for columns, titles_by_reason in ((measured, accuracy), (['relative_throughput'], ratio)):
+        for reason, titles in titles_by_reason.items():
+            for title in titles:
+                found.setdefault(title, {}).update(dict.fromkeys(columns, reason))
+    return found
 
 
 def check_reported(table: pd.DataFrame, tolerance: float) -> list[str]:

@@ -1,5 +1,6 @@
 """One call for all that a report writes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from eca_zoo.harness.comparison.comparison import compare
@@ -10,6 +11,7 @@ from eca_zoo.reporting.figures import write_figures
 from eca_zoo.reporting.page import page_of, write_page
 from eca_zoo.reporting.sections import reported_and_measured
 from eca_zoo.reporting.space import write_space
+from eca_zoo.reporting.trainings import trainings
 
 PAGE_FILE = 'report.html'
 
@@ -20,6 +22,7 @@ def write_report(
     figures: Path | None = None,
     space: Path | None = None,
     against: str | Path | None = None,
+    training_runs: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the page of a table, and figures and a Space where they are asked for; returns the files.
 
@@ -31,6 +34,7 @@ def write_report(
         figures: folder for figures as SVG, PDF and PNG.
         space: folder for a static Space of the Hugging Face Hub.
         against: an earlier run, likewise, or ``published``; the page says what changed since.
+        training_runs: run directories of trainings, whose curves it shows.
 
     Raises:
         InputError: there is no usable table, the runs have nothing in common, or something that is not ours is in the
@@ -42,6 +46,8 @@ def write_report(
     if against is not None:
         now = read_run(path)
         parts.append(changes(compare(earlier_run(against, now), now)))
+    if training_runs:
+        parts.append(trainings(training_runs))
     page = page_of(contents, [part for part in parts if part])
     if out is None:
         stem = '' if contents.source.name == TABLE_FILE else f'{contents.source.stem}-'

@@ -25,7 +25,7 @@ from eca_zoo.training.loop import Keeper, Loop, LoopSettings, Progress
 from eca_zoo.training.recipes.recipe import ChosenRecipe
 from eca_zoo.training.record.board import Board
 from eca_zoo.training.record.curves import write_curves
-from eca_zoo.training.record.log import Log
+from eca_zoo.training.record.log import LOG_FILE, Log
 from eca_zoo.training.record.state import StateFolder, write_weights
 from eca_zoo.training.task import Task
 
@@ -175,7 +175,7 @@ class RunFolder(Keeper):
         """
         self._write_last(loop)
         write_curves(self.path / 'curves.svg', loop.log.rows, title)
-        names = ('last.safetensors', 'last.ema.safetensors', 'best.safetensors', 'log.csv', 'curves.svg', 'run.json')
+        names = ('last.safetensors', 'last.ema.safetensors', 'best.safetensors', LOG_FILE, 'curves.svg', 'run.json')
         return [self.path / name for name in names if (self.path / name).exists()]
 
 
@@ -211,7 +211,7 @@ def run_training(
     is_main = processes.is_main
     identity = run_identity(task, chosen, device, processes)
     folder = RunFolder(settings, json.loads(json.dumps(identity, default=str)))
-    log = Log(settings.run_dir / 'log.csv' if is_main else None)
+    log = Log(settings.run_dir / LOG_FILE if is_main else None)
     with contextlib.ExitStack() as during:
         during.enter_context(_deterministic(chosen.recipe.deterministic))
         during.enter_context(random_state_kept())

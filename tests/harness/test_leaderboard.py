@@ -157,7 +157,7 @@ def test_a_run_that_is_killed_at_any_step_ends_in_the_same_table(digits, tmp_pat
     assert [int(code) for code in line.split()[1:]] == [0, *[-signal.SIGKILL] * len(steps), 0], done.stderr
     assert untimed(killed) == untimed(whole)
     assert all(float(row['infer_samples_per_sec']) > 0 for row in table(killed))
-    names = ['.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv']
+    names = ['.lock', 'environment.json', 'journal-00000.jsonl', 'leaderboard.csv', 'reasons.json']
     assert sorted(file.name for file in killed.iterdir() if file.suffix != '.tmp') == names
 
 

@@ -37,6 +37,20 @@ def test_the_same_input_gives_the_same_bytes_and_a_page_of_ours_may_be_replaced(
     assert write_report(run)[0].read_bytes() == second[0].read_bytes()
 
 
+def test_trainings_have_their_curves_on_it(run, tmp_path):
+    log = 'kind,epoch,step,lr,loss,top1,top1_ci95\nsteps,1,10,0.1,2.0,,\nepoch,1,20,0.1,1.5,60.0,2.0\n'
+    (tmp_path / 'a&b').mkdir()
+    with pytest.raises(InputError, match=r'a&b: holds no log\.csv; name the --run-dir of eca-zoo train'):
+        write_report(run, training_runs=[tmp_path / 'a&b'])
+    (tmp_path / 'a&b' / 'log.csv').write_text(log)
+    page = write_report(run, training_runs=[tmp_path / 'a&b'])[0].read_text(encoding='utf-8')
+    assert 'aria-label="curves of the training a&amp;b"' in page
+    assert 'learning rate' in page
+    (tmp_path / 'a&b' / 'log.csv').write_text('kind,step\nsteps,ten\n')
+    with pytest.raises(InputError, match='is no log of a training'):
+        write_report(run, training_runs=[tmp_path / 'a&b'])
+
+
 def test_the_policy_names_the_scripts_and_styles_own_hashes_and_nothing_else(run):
     page = page_of(read_contents(run))
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]

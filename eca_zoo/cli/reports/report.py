@@ -25,12 +25,22 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--against', metavar='RUN', help='an earlier run, likewise, or published; the page says what changed since'
     )
+    parser.add_argument(
+        '--training',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='RUN',
+        help='show the curves of these runs of eca-zoo train',
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.api import report
 
-    files = report(args.dir, args.out, figures=args.figures, space=args.space, against=args.against)
+    files = report(
+        args.dir, args.out, figures=args.figures, space=args.space, against=args.against, training=args.training
+    )
     print(f'written: {", ".join(map(str, files))}')
     return 0

@@ -11,6 +11,7 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.files import write_atomically
 from eca_zoo.harness.networks.user_checkpoint import checkpoint_files, read_checkpoint
+from eca_zoo.training.record.log import LOG_FILE
 from eca_zoo.training.record.state import write_weights
 
 
@@ -84,7 +85,7 @@ def _files_of(given: Path, best: int | None) -> list[Path]:
 def _top1(run: Path, checkpoint: Path) -> float:
     """Top-1 in percent of a run's checkpoint; below all others where its epoch was not validated."""
     epoch = str(int(checkpoint.stem.partition('-')[2]))
-    with (run / 'log.csv').open(newline='', encoding='utf-8') as file:
+    with (run / LOG_FILE).open(newline='', encoding='utf-8') as file:
         for row in csv.DictReader(file):
             if row['kind'] == 'epoch' and row['epoch'] == epoch:
                 return float(row['ema_top1'] or row['top1'] or -1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from eca_zoo.files import storage_error, write_atomically
 
+LOG_FILE = 'log.csv'
 STEPS, EPOCH = 'steps', 'epoch'
 #: Columns that depend on the clock and the machine; all others are equal however often a run was interrupted.
 TIMINGS = ('images_per_sec', 'data_time', 'memory_mb')
