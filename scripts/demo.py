@@ -83,8 +83,9 @@ def main() -> None:
     run('fetch', MODEL)
     run('verify', MODEL)
     run('validate', '--model', MODEL, '--data-dir', str(digits), '--results-file', str(out / 'validate.csv'))
-    run('leaderboard', 'digits', '--data-dir', str(digits), '--run-dir', str(table), '--report', '--restart')
+    run('leaderboard', 'digits', '--data-dir', str(digits), '--run-dir', str(table), '--restart')
     train(out, args.epochs)
+    run('report', str(table), '--training', str(out / 'training'))
     print(f'\nThe demo took {time.perf_counter() - start:.0f} s. The table is in {table / "leaderboard.csv"}')
     print(f'A page of it, for a browser, is in {table / "report.html"}')
 
