@@ -33,11 +33,11 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     )
     add_run_dir(parser, help='folder of the run; the table goes there, and a run that was killed goes on in it')
     parser.add_argument(
-        '--data-dir', action='append', metavar='[NAME=]DIR',
+        '--data-dir', action='append', metavar='DIR',
         help="folder or tar of the suite's data set; NAME=DIR for each of several, or one folder that holds them all",
     )  # fmt: skip
     parser.add_argument(
-        '--baseline', metavar='MODEL',
+        '--baseline', metavar='NAME',
         help='network that accuracies and throughputs are compared with, or plain: each one without ECA layers '
         '(default: what the suite says)',
     )  # fmt: skip
