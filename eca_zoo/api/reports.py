@@ -23,7 +23,7 @@ def report(
     """Write one HTML page of a table: it needs no server and no network, and the same input gives the same bytes.
 
     Args:
-        path: the ``out`` of a leaderboard, or a table as CSV (timm's results files too).
+        path: the run directory of a leaderboard, or a table as CSV (timm's results files too).
         out: file of the page; by default ``report.html`` beside the table.
         figures: folder for figures as SVG, PDF and PNG with the plotted points as CSV; needs matplotlib.
         space: folder for a static Space of the Hugging Face Hub.
@@ -47,7 +47,7 @@ def compare(old: str | Path, new: str | Path, *, tolerance: float = 0.1, speed_t
     """Two runs beside each other: what differs around them, and which differences of their figures are real.
 
     Args:
-        old: the earlier run: the ``out`` of a leaderboard, or a table as CSV (timm's results files too), or
+        old: the earlier run: the run directory of a leaderboard, or a table as CSV (timm's results files too), or
             ``published``: the figures that the authors reported.
         new: the later run.
         tolerance: percentage points that an accuracy may get worse by.

@@ -71,7 +71,7 @@ def read_contents(path: Path) -> Contents:
     """
     source = path / TABLE_FILE if path.is_dir() else path
     if not source.is_file():
-        raise InputError(f'{path}: holds no {TABLE_FILE}; name the --out of eca-zoo leaderboard, or a CSV table')
+        raise InputError(f'{path}: holds no {TABLE_FILE}; name the --run-dir of eca-zoo leaderboard, or a CSV table')
     header, cells, line_end = _read_csv(source)
     beside = source.parent if source.name == TABLE_FILE else None
     environment = _read_json(beside / ENVIRONMENT_FILE) if beside else {}

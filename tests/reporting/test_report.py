@@ -183,7 +183,7 @@ def test_a_table_that_cannot_be_used_is_one_line(run, capsys, text, reason):
 
 def test_what_is_in_the_way_of_the_page_is_left_alone(run, tmp_path, capsys):
     assert main(['report', str(tmp_path)]) == 2
-    assert 'holds no leaderboard.csv; name the --out of eca-zoo leaderboard' in capsys.readouterr().err
+    assert 'holds no leaderboard.csv; name the --run-dir of eca-zoo leaderboard' in capsys.readouterr().err
     thesis = tmp_path / 'thesis.html'
     thesis.write_text('<h1>mine</h1>')
     assert main(['report', str(run), '--out', str(thesis)]) == 2

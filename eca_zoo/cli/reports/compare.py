@@ -23,7 +23,11 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'runs', nargs='+', type=Path, metavar='RUN', help='the older run and the newer: --out of leaderboard, or a CSV'
+        'runs',
+        nargs='+',
+        type=Path,
+        metavar='RUN',
+        help='the older run and the newer: --run-dir of leaderboard, or a CSV',
     )
     parser.add_argument(
         '--against', metavar='RUN', help='the older run, or published: the figures that the authors reported'

@@ -12,7 +12,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         parents=parents,
         help='a page of a table: one HTML file to look at and to send, and figures for papers',
     )
-    parser.add_argument('dir', type=Path, metavar='DIR', help='the --out of eca-zoo leaderboard, or a table as CSV')
+    parser.add_argument('dir', type=Path, metavar='DIR', help='the --run-dir of eca-zoo leaderboard, or a table as CSV')
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='file of the page (default: report.html beside the table)'
     )

@@ -51,7 +51,7 @@ def read_run(path: Path) -> Run:
     """
     source = path / TABLE_FILE if path.is_dir() else path
     if not source.is_file():
-        raise InputError(f'{path}: holds no {TABLE_FILE}; name the --out of eca-zoo leaderboard, or a CSV table')
+        raise InputError(f'{path}: holds no {TABLE_FILE}; name the --run-dir of eca-zoo leaderboard, or a CSV table')
     table = read_table(source)
     unknown = [name for name in table.columns if name not in BY_NAME]
     table = to_frame(table.drop(columns=unknown))
