@@ -29,7 +29,7 @@ def write_report(
     The same input gives the same bytes. The table is read and never changed.
 
     Args:
-        path: the ``--out`` of a leaderboard, or a table as CSV.
+        path: the run directory of a leaderboard, or a table as CSV.
         out: file of the page; by default ``report.html`` beside the table.
         figures: folder for figures as SVG, PDF and PNG.
         space: folder for a static Space of the Hugging Face Hub.

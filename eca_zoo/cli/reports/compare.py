@@ -27,7 +27,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         nargs='+',
         type=Path,
         metavar='RUN',
-        help='the older run and the newer: --run-dir of leaderboard, or a CSV',
+        help='older and newer run: --run-dir of leaderboard, or a CSV',
     )
     parser.add_argument(
         '--against', metavar='RUN', help='the older run, or published: the figures that the authors reported'
