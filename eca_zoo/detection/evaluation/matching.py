@@ -16,7 +16,7 @@ from eca_zoo.detection.coco_annotations import CocoAnnotations
 from eca_zoo.detection.evaluation.detections import Detections, Task
 from eca_zoo.errors import InputError
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
