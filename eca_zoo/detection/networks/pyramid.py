@@ -165,8 +165,8 @@ def _check_strides(strides: Sequence[int], lowest_stride: int, name: str) -> Non
     wanted = [stride for stride in _FEATURE_STRIDES if stride >= lowest_stride]
     if missing := [stride for stride in wanted if stride not in strides]:
         raise InputError(
-            f'backbone {name} has features at strides {", ".join(map(str, strides))}; '
-            f'a pyramid needs {", ".join(map(str, wanted))}, so {", ".join(map(str, missing))} is missing'
+            f'backbone {name} has features at strides {", ".join(map(str, dict.fromkeys(strides)))}; a pyramid needs '
+            f'{", ".join(map(str, wanted))}, of which it lacks {", ".join(map(str, missing))}'
         )
 
 
@@ -184,24 +184,29 @@ def freeze_stages(body: Body, trainable_stages: int) -> None:
         body.module.requires_grad_(False)
         return
     info: Any = getattr(body.module, 'feature_info', None)
-    known = {entry['reduction']: entry['module'] for entry in getattr(info, 'info', ())}
-    last_frozen = _FEATURE_STRIDES[3 - trainable_stages] if trainable_stages < 4 else 2
-    name = known.get(last_frozen)
-    names = [key for key, _ in body.module.named_parameters()]
-    ends = [i for i, key in enumerate(names) if name and _belongs(key, name)]
-    if last_frozen == 2 and not ends:  # a stem without parameters of that name ends where the first stage begins
-        first = known.get(_FEATURE_STRIDES[0])
-        ends = [i - 1 for i, key in enumerate(names) if first and _belongs(key, first)][:1]
-    if not ends:
+    ends = {entry['reduction']: entry['module'] for entry in getattr(info, 'info', ())}
+    last = _FEATURE_STRIDES[3 - trainable_stages] if trainable_stages < 4 else 2
+    modules = dict(body.module.named_modules())
+    frozen = _up_to(list(modules), ends.get(last))
+    if last == 2 and not frozen:  # the stem is what precedes the first stage
+        stage = _up_to(list(modules), ends.get(_FEATURE_STRIDES[0]))
+        frozen = [name for name in stage if not _is_in(name, str(ends.get(_FEATURE_STRIDES[0])))]
+    if not frozen:
         raise InputError(
-            f'the backbone {type(body.module).__name__} does not say which module ends at stride {last_frozen}, so its '
-            'stages cannot be frozen; use trainable_stages=5 and set requires_grad yourself'
+            f'the backbone {type(body.module).__name__} does not say which module ends at stride {last}, so its stages '
+            'cannot be frozen; use trainable_stages=5 and set requires_grad yourself'
         )
-    parameters = list(body.module.parameters())
-    for parameter in parameters[: ends[-1] + 1]:
-        parameter.requires_grad_(False)
+    for name in frozen:
+        for parameter in modules[name].parameters(recurse=False):
+            parameter.requires_grad_(False)
 
 
-def _belongs(key: str, module: str) -> bool:
-    """Whether the parameter ``key`` is of ``module``; timm's extractors join parts of nested names by underscores."""
-    return any(f'.{key}'.find(f'.{name}.') >= 0 for name in (module, module.replace('.', '_')))
+def _up_to(names: list[str], last: str | None) -> list[str]:
+    """Names of modules, in order, up to the module ``last`` and what is in it; none if it is not there."""
+    places = [i for i, name in enumerate(names) if last and _is_in(name, last)]
+    return names[: places[-1] + 1] if places else []
+
+
+def _is_in(name: str, module: str) -> bool:
+    """Whether ``name`` is ``module`` or in it; timm's extractors may join parts of nested names by underscores."""
+    return any(f'.{part}.' in f'.{name}.' for part in (module, module.replace('.', '_')))

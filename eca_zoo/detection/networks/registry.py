@@ -1,7 +1,7 @@
 """One record a detector, and ``create_detector``, which makes it or a system on any other backbone."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from eca_zoo.detection.networks.building import build_detector, coco_categories,
 from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.errors import InputError
 from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+from eca_zoo.weights.convert.key_maps import retinanet_key, two_stage_key
 from eca_zoo.weights.load import check_tensors, load_verified
 from eca_zoo.weights.manifest import Entry, load_manifest
 
@@ -40,6 +41,11 @@ class DetectorArchitecture:
     kernel_sizes: tuple[int, ...] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     is_in_zoo: bool = False
+
+    @property
+    def rename_key(self) -> Callable[[str], str]:
+        """A key of mmdetection v1's state dicts in the terms of the detector; any other stays as it is."""
+        return retinanet_key if self.system == 'retinanet' else two_stage_key
 
     def build(
         self,
@@ -75,6 +81,34 @@ _DETECTORS = {
     for system in SYSTEMS
     for depth in (50, 101)
 }
+
+
+# Rows of each class in the tensors of a second stage; background has as many.
+_CLASS_ROWS = {
+    'roi_heads.box_predictor.cls_score': 1,
+    'roi_heads.box_predictor.bbox_pred': 4,
+    'roi_heads.mask_predictor.mask_fcn_logits': 1,
+}
+_RETINANET_CLASSES, _RETINANET_BOXES = 'head.classification_head.cls_logits', 'head.regression_head.bbox_reg'
+
+
+def class_rows(key: str, rows: int, num_classes: int) -> int:
+    """First size of the tensor ``key`` for ``num_classes`` classes, where it is ``rows`` for one."""
+    module = key.rpartition('.')[0]
+    if module in _CLASS_ROWS:
+        return rows + (num_classes - 1) * _CLASS_ROWS[module]
+    return rows * num_classes if module == _RETINANET_CLASSES else rows
+
+
+def count_classes(state: Mapping[str, torch.Tensor]) -> int | None:
+    """Classes, without background, of a detector's state dict; None where its tensors do not say."""
+    scores = state.get('roi_heads.box_predictor.cls_score.bias')
+    if scores is not None and scores.ndim == 1:
+        return len(scores) - 1
+    classes, boxes = state.get(f'{_RETINANET_CLASSES}.bias'), state.get(f'{_RETINANET_BOXES}.bias')
+    if classes is None or boxes is None or classes.ndim != 1 or boxes.ndim != 1 or len(boxes) < 4:
+        return None
+    return len(classes) // (len(boxes) // 4)
 
 
 def list_detector_architectures() -> list[DetectorArchitecture]:
@@ -145,7 +179,9 @@ def _create_registered(
     options: Mapping[str, Any],
 ) -> Detector:
     record = _DETECTORS[name.partition('.')[0]]
-    entry = _entry_of(name, pretrained)
+    if pretrained or '.' in name:
+        name = expand_checkpoint_names([name], load_manifest())[0]
+    entry = load_manifest().models[name] if '.' in name else None
     trained = entry.kernel_sizes if entry is not None else None
     sizes = tuple(kernel_sizes) if kernel_sizes is not None else trained or record.kernel_sizes
     if pretrained and trained is not None and sizes != trained:
@@ -153,21 +189,13 @@ def _create_registered(
             f'{name} was trained with kernel_sizes {trained}, not {sizes}: leave kernel_sizes out, or build with '
             'pretrained=False'
         )
-    chosen = _categories(num_classes, categories, entry if pretrained or '.' in name else None)
+    chosen = _categories(num_classes, categories, entry)
     if pretrained:
         assert entry is not None
         return _load_pretrained(name, entry, record, chosen, sizes, options)
     if pretrained_backbone:
         _check_backbone_sizes(record, sizes)
     return record.build(chosen, sizes, pretrained_backbone, **options)
-
-
-def _entry_of(name: str, pretrained: bool) -> Entry | None:
-    """The manifest's entry for ``name``; None where there is none and none is needed."""
-    manifest = load_manifest()
-    if not (pretrained or '.' in name):
-        return None
-    return manifest.models[expand_checkpoint_names([name], manifest)[0]]
 
 
 def _categories(num_classes: int | None, categories: Mapping[int, str] | None, entry: Entry | None) -> dict[int, str]:
@@ -178,6 +206,8 @@ def _categories(num_classes: int | None, categories: Mapping[int, str] | None, e
             raise InputError('categories is a mapping from category ids, which are integers, to names')
         return dict(categories)
     count = num_classes if num_classes is not None else entry.num_classes if entry is not None else _COCO_CLASSES
+    if entry is not None and entry.categories is not None and count == entry.num_classes:
+        return dict(entry.categories)
     if count < 1:
         raise InputError(f'num_classes is at least 1, not {count}; background is not counted')
     return coco_categories() if count == _COCO_CLASSES else {i: str(i) for i in range(1, count + 1)}
@@ -206,9 +236,15 @@ def _load_pretrained(
 ) -> Detector:
     """The detector with the verified tensors of ``entry``, or its body and pyramid where the class count differs."""
     tensors = load_verified(name, entry)
-    with torch.device('meta'):
-        expected = record.build(_categories(entry.num_classes, None, None), kernel_sizes, **options).state_dict()
-    check_tensors(tensors, expected, name)
+    is_equal = len(categories) == entry.num_classes
+    with torch.device('meta'):  # nothing is initialised to be overwritten
+        as_trained = record.build(
+            categories if is_equal else _categories(entry.num_classes, None, None), kernel_sizes, **options
+        )  # fmt: skip
+    check_tensors(tensors, as_trained.state_dict(), name)
+    if is_equal:
+        as_trained.load_state_dict(tensors, assign=True)
+        return as_trained.to(torch.get_default_device(), torch.get_default_dtype())
     detector = record.build(categories, kernel_sizes, **options)
     own = detector.state_dict()
     fitting = {key: tensor for key, tensor in tensors.items() if tensor.shape == own[key].shape}

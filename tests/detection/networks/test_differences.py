@@ -96,8 +96,8 @@ def test_boxes_go_back_to_the_image_by_one_factor_before_they_suppress_each_othe
     box = torch.tensor([[10.0, 20, 31, 41]])
     assert to_original(box, 2.0).tolist() == [[5, 10, 16, 21]]
     assert torch.equal(to_resized(to_original(box, 2.0), 2.0), box)
-    # Boxes of 10 and 11 pixels in one place overlap by 100 / 121 = 0.83; enlarged by 10 they were 1.9 and 2 pixels wide,
-    # which is 0.90.
+    # Boxes of 10 and 11 pixels in one place overlap by 100 / 121 = 0.83; in the image before they are 1.9 and 2 pixels
+    # wide and overlap by 0.90.
     found = select_detections(
         torch.tensor([[0.0, 3], [0, 2]]), torch.zeros(2, 2, 4), torch.tensor([[0.0, 0, 10, 10], [0, 0, 11, 11]]),
         Geometry((100, 100), (1000, 1000), 10.0), DetectionSettings(nms_threshold=0.85),
