@@ -3,13 +3,23 @@
 Each image goes through the network by itself in evaluation, so that a result depends on nothing else in its batch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from eca_zoo.detection.losses.retinanet import retinanet_losses
+from eca_zoo.detection.losses.targets import Target, prepare_targets
+from eca_zoo.detection.losses.two_stage import (
+    SampledProposals,
+    box_losses,
+    mask_loss,
+    proposal_losses,
+    sample_proposals,
+)
 from eca_zoo.detection.networks.anchors import Anchors
 from eca_zoo.detection.networks.boxes import to_resized
 from eca_zoo.detection.networks.files import read_image
@@ -17,7 +27,6 @@ from eca_zoo.detection.networks.masks import paste_codes, paste_dense
 from eca_zoo.detection.networks.proposals import (
     ProposalNetwork,
     ProposalSettings,
-    flat_levels,
     select_proposals,
 )
 from eca_zoo.detection.networks.pyramid import PyramidBackbone
@@ -79,7 +88,7 @@ class Detector(nn.Module):
         """
         images = _checked_images(images)
         if self.training:
-            return self._losses(images, targets)
+            return self._training_losses(images, targets)
         return [self.detect(self.transform.resize(image), masks) for image in images]
 
     def detect(self, image: ResizedImage, masks: str = 'codes') -> dict[str, Any]:
@@ -132,7 +141,20 @@ class Detector(nn.Module):
     def _mask_maps(self, features: list[torch.Tensor], found: Detections, geometry: Geometry) -> torch.Tensor:
         raise NotImplementedError
 
-    def _losses(self, images: Sequence[torch.Tensor], targets: Any) -> dict[str, torch.Tensor]:
+    def _training_losses(self, images: Sequence[torch.Tensor], targets: Any) -> dict[str, torch.Tensor]:
+        """Losses of a batch, whose images are padded to the largest."""
+        if not images:
+            raise InputError('a batch in training has at least one image')
+        parameter = next(self.parameters())
+        resized = [self.transform.resize(image.to(parameter.device)) for image in images]
+        geometries = [image.geometry for image in resized]
+        prepared = prepare_targets(targets, geometries, list(self.categories), self.has_masks, parameter.device)
+        batch = self.transform.batch([self.transform.normalise(image.pixels, parameter.dtype) for image in resized])
+        return self._losses(self.backbone(batch), prepared, [geometry.size for geometry in geometries])
+
+    def _losses(
+        self, features: list[torch.Tensor], targets: list[Target], sizes: list[tuple[int, int]]
+    ) -> dict[str, torch.Tensor]:
         raise NotImplementedError
 
 
@@ -162,12 +184,51 @@ class FasterRcnn(Detector):
 
     def _detections(self, features: list[torch.Tensor], geometry: Geometry) -> Detections:
         logits, deltas = self.rpn(features)
+        columns = [level.shape[3] for level in features]
         proposals = select_proposals(
-            *_of_image(logits, deltas, 1, 0), [level.shape[3] for level in features], geometry.size, self.rpn.anchors,
+            [level[0] for level in logits], [level[0] for level in deltas], columns, geometry.size, self.rpn.anchors,
             self.proposals,
         )  # fmt: skip
         class_logits, box_deltas = self.roi_heads(features, [proposals])
         return select_detections(class_logits, box_deltas, proposals, geometry, self.settings)
+
+    def _losses(
+        self, features: list[torch.Tensor], targets: list[Target], sizes: list[tuple[int, int]]
+    ) -> dict[str, torch.Tensor]:
+        logits, deltas = self.rpn(features)
+        anchors = _all_anchors(self.rpn.anchors, features)
+        losses = proposal_losses(torch.cat(logits, 1), torch.cat(deltas, 1), anchors, targets, sizes)
+        sampled = self._sampled(logits, deltas, [level.shape[3] for level in features], targets, sizes)
+        class_logits, box_deltas = self.roi_heads(features, [one.boxes for one in sampled])
+        losses.update(box_losses(class_logits, box_deltas, sampled, targets))
+        if self.has_masks:
+            boxes = [one.boxes[: len(one.matches)] for one in sampled]
+            labels = torch.cat([target.labels[one.matches] for one, target in zip(sampled, targets, strict=True)])
+            losses.update(mask_loss(self.roi_heads.mask_logits(features, boxes, labels), sampled, targets))
+        return losses
+
+    def _sampled(
+        self,
+        logits: list[torch.Tensor],
+        deltas: list[torch.Tensor],
+        columns: list[int],
+        targets: list[Target],
+        sizes: list[tuple[int, int]],
+    ) -> list[SampledProposals]:
+        """Proposals that the second stage learns from, through which no gradient goes back."""
+        # mmdetection v1 takes twice as many in training.
+        twice = replace(self.proposals, per_level=2 * self.proposals.per_level, count=2 * self.proposals.count)
+        with torch.no_grad():
+            return [
+                sample_proposals(
+                    select_proposals(
+                        [level[i] for level in logits], [level[i] for level in deltas], columns, size,
+                        self.rpn.anchors, twice,
+                    ),
+                    target,
+                )
+                for i, (target, size) in enumerate(zip(targets, sizes, strict=True))
+            ]  # fmt: skip
 
 
 class MaskRcnn(FasterRcnn):
@@ -199,21 +260,39 @@ class RetinaNet(Detector):
         self.anchors = anchors
 
     def _detections(self, features: list[torch.Tensor], geometry: Geometry) -> Detections:
-        predicted = self.head(features)
+        logits, deltas = self._predicted(features)
         counts = [level.shape[2] * level.shape[3] * self.anchors.per_place for level in features]
-        logits, deltas = (
-            predicted[key][0].to(torch.promote_types(predicted[key].dtype, torch.float32)).split(counts)
-            for key in ('cls_logits', 'bbox_regression')
-        )
         columns = [level.shape[3] for level in features]
-        return select_from_anchors(logits, deltas, columns, geometry, self.anchors, self.settings)
+        return select_from_anchors(
+            logits[0].split(counts), deltas[0].split(counts), columns, geometry, self.anchors, self.settings
+        )
+
+    def _losses(
+        self, features: list[torch.Tensor], targets: list[Target], sizes: list[tuple[int, int]]
+    ) -> dict[str, torch.Tensor]:
+        logits, deltas = self._predicted(features)
+        padded = [self.transform.padded(size) for size in sizes]
+        valid = [_is_on_image(self.anchors, features, size) for size in padded]
+        return retinanet_losses(logits, deltas, _all_anchors(self.anchors, features), targets, valid)
+
+    def _predicted(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, A, classes) and deltas (N, A, 4) of the anchors of all levels, in float32 at least."""
+        predicted = self.head(features)
+        logits, deltas = predicted['cls_logits'], predicted['bbox_regression']
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(dtype), deltas.to(dtype)
 
 
-def _of_image(
-    logits: Iterable[torch.Tensor], deltas: Iterable[torch.Tensor], values: int, image: int
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What the proposal network predicts for one image of a batch, flat, level by level."""
-    return (
-        [level[image].squeeze(-1) for level in flat_levels(list(logits), values)],
-        [level[image] for level in flat_levels(list(deltas), 4)],
-    )
+def _all_anchors(anchors: Anchors, features: list[torch.Tensor]) -> torch.Tensor:
+    """The anchors (A, 4) of all levels."""
+    return torch.cat([anchors.grid(i, level.shape[2:], level.device) for i, level in enumerate(features)])
+
+
+def _is_on_image(anchors: Anchors, features: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """Whether each anchor (A,) belongs to a place of the image of ``size``, and not to the padding of a batch."""
+    valid = []
+    for stride, level in zip(anchors.strides, features, strict=True):
+        place = torch.zeros(level.shape[2:], dtype=torch.bool, device=level.device)
+        place[: -(-size[0] // stride), : -(-size[1] // stride)] = True
+        valid.append(place.flatten().repeat_interleave(anchors.per_place))
+    return torch.cat(valid)

@@ -29,10 +29,6 @@ class ProposalSettings:
     nms_threshold: float = 0.7
 
 
-#: mmdetection v1 takes twice as many in training.
-IN_TRAINING = ProposalSettings(2000, 2000)
-
-
 class ProposalNetwork(nn.Module):
     """Scores and shifts the anchors of every level; ``select_proposals`` makes proposals of what it returns."""
 
@@ -42,18 +38,19 @@ class ProposalNetwork(nn.Module):
         self.head = RPNHead(channels, anchors.per_place)
 
     def forward(self, features: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Logits (N, A, H, W) and deltas (N, 4 A, H, W) of each level, for its map (N, C, H, W)."""
-        return self.head(features)
+        """Logits (N, H * W * A) and deltas (N, H * W * A, 4) of each level, in float32 at least.
+
+        Args:
+            features: (N, C, H, W) of each level.
+        """
+        logits, deltas = self.head(features)
+        return [_flat(level, 1).squeeze(-1) for level in logits], [_flat(level, 4) for level in deltas]
 
 
-def flat_levels(maps: Sequence[torch.Tensor], values: int) -> list[torch.Tensor]:
-    """Predictions (N, A * values, H, W) of each level as (N, H * W * A, values), in float32 at least."""
-    return [
-        level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, values).to(
-            torch.promote_types(level.dtype, torch.float32)
-        )
-        for level in maps
-    ]  # fmt: skip
+def _flat(level: torch.Tensor, values: int) -> torch.Tensor:
+    """Predictions (N, A * values, H, W) as (N, H * W * A, values)."""
+    flat = level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, values)
+    return flat.to(torch.promote_types(level.dtype, torch.float32))
 
 
 def select_proposals(

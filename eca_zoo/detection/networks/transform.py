@@ -70,11 +70,14 @@ class DetectionTransform:
         shift, factor = (mean * 255)[:, None, None], (1 / (std * 255))[:, None, None]
         return ((pixels.to(computed) - shift) * factor).to(dtype)
 
+    def padded(self, size: Sequence[int]) -> tuple[int, int]:
+        """The least multiples of the divisor that an image of ``size`` (height, width) fits in."""
+        height, width = (-(-side // self.divisor) * self.divisor for side in size)
+        return height, width
+
     def batch(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Normalised images (3, h, w) as one tensor (N, 3, H, W), padded with zeros to the largest and the divisor."""
-        height, width = (
-            -(-max(image.shape[axis] for image in images) // self.divisor) * self.divisor for axis in (1, 2)
-        )
+        height, width = self.padded([max(image.shape[axis] for image in images) for axis in (1, 2)])
         return torch.stack([F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images])
 
 
