@@ -47,9 +47,11 @@ class Detector(nn.Module):
         settings: which boxes become detections.
         categories: category ids, such as COCO's from 1 to 90 with gaps, and their names.
         has_masks: whether detections have masks.
+        traceable_part: the module that ``eca_zoo.optimize_for_inference`` replaces; norms are in it alone.
     """
 
     has_masks = False
+    traceable_part = 'backbone.body'
 
     def __init__(
         self,
@@ -79,9 +81,9 @@ class Detector(nn.Module):
             masks: ``codes`` for COCO's run-length codes, ``dense`` for a bool tensor (N, H, W).
 
         Returns:
-            In evaluation a dict for each image with ``boxes`` (N, 4) as x1, y1, x2, y2 in pixels of the image,
-            ``labels`` (N,) category ids, ``scores`` (N,), the best first, and for detectors with masks ``masks``. In
-            training a dict of losses.
+            In evaluation a dict for each image with ``boxes`` (N, 4) as x1, y1, x2, y2 in pixels of the image, whose
+            last pixel (x2 - 1, y2 - 1) lies in it, ``labels`` (N,) category ids, ``scores`` (N,), the best first, and
+            for detectors with masks ``masks``. In training a dict of losses.
 
         Raises:
             InputError: images or targets are not of this kind.

@@ -189,8 +189,7 @@ def freeze_stages(body: Body, trainable_stages: int) -> None:
     modules = dict(body.module.named_modules())
     frozen = _up_to(list(modules), ends.get(last))
     if last == 2 and not frozen:  # the stem is what precedes the first stage
-        stage = _up_to(list(modules), ends.get(_FEATURE_STRIDES[0]))
-        frozen = [name for name in stage if not _is_in(name, str(ends.get(_FEATURE_STRIDES[0])))]
+        frozen = _before(list(modules), ends.get(_FEATURE_STRIDES[0]))
     if not frozen:
         raise InputError(
             f'the backbone {type(body.module).__name__} does not say which module ends at stride {last}, so its stages '
@@ -201,12 +200,23 @@ def freeze_stages(body: Body, trainable_stages: int) -> None:
             parameter.requires_grad_(False)
 
 
-def _up_to(names: list[str], last: str | None) -> list[str]:
-    """Names of modules, in order, up to the module ``last`` and what is in it; none if it is not there."""
-    places = [i for i, name in enumerate(names) if last and _is_in(name, last)]
+def _up_to(names: list[str], stage: str | None) -> list[str]:
+    """Names of modules, in order, up to those in ``stage``; none if it is not there."""
+    found = _found(names, stage)
+    places = [i for i, name in enumerate(names) if found and f'{name}.'.startswith(f'{found}.')]
     return names[: places[-1] + 1] if places else []
 
 
-def _is_in(name: str, module: str) -> bool:
-    """Whether ``name`` is ``module`` or in it; timm's extractors may join parts of nested names by underscores."""
-    return any(f'.{part}.' in f'.{name}.' for part in (module, module.replace('.', '_')))
+def _before(names: list[str], stage: str | None) -> list[str]:
+    """Names of modules, in order, before ``stage``; none if it is not there."""
+    found = _found(names, stage)
+    return names[: names.index(found)] if found else []
+
+
+def _found(names: list[str], stage: str | None) -> str | None:
+    """What the module ``stage`` is called: timm's extractors join names by underscores, or wrap the network."""
+    if stage is None:
+        return None
+    spellings = (stage, stage.replace('.', '_'))
+    wrapped = (name for name in names if name.endswith(tuple(f'.{spelling}' for spelling in spellings)))
+    return next((spelling for spelling in spellings if spelling in names), next(wrapped, None))
