@@ -13,7 +13,14 @@ ROOT = PACKAGE.parent
 # From the ground up; a room imports from its own floor and from those below it.
 FLOORS = (
     ('errors', 'files', 'progress', 'resources', 'strict_yaml'),
-    ('weights', 'models'),
+    (
+        'weights',
+        'models',
+        'detection.networks',
+        'detection.losses',
+        'detection.run_lengths',
+        'detection.torchvision_models',
+    ),
     ('harness.machine',),
     ('harness.resume',),
     ('harness.data',),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'status')
+_COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'reported_box_ap', 'reported_mask_ap', 'status')
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -41,7 +41,8 @@ def _run_convert(args: argparse.Namespace) -> int:
     print(f'  from  {args.file} ({result.source_size} bytes, SHA-256 {result.source_sha256})')
     print(f'  to    {result.folder}')
     print(f'        model.safetensors ({result.size} bytes, SHA-256 {result.sha256})')
-    print(f"  use   timm.create_model('{result.name}', pretrained=True) after import eca_zoo")
+    make = 'eca_zoo.detection.create_detector' if result.is_detector else 'timm.create_model'
+    print(f"  use   {make}('{result.name}', pretrained=True) after import eca_zoo")
     return 0
 
 
@@ -199,8 +200,7 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _list_rows(pattern: str) -> list[dict[str, Any]]:
-    """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
-    from eca_zoo.harness.networks.complexity import complexity
+    """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, reported figures percent."""
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
     from eca_zoo.weights.sources.copies import copies_on_disk
@@ -208,13 +208,24 @@ def _list_rows(pattern: str) -> list[dict[str, Any]]:
     manifest, rows = load_manifest(), []
     for name in expand_checkpoint_names([pattern], manifest):
         entry = manifest.models[name]
-        counts = complexity(name)
+        counts = _complexity(name, entry)
         status = 'convert needed'
         if entry.checkpoint is not None:
             status = 'here' if copies_on_disk(name, entry.checkpoint) else 'fetchable'
-        top1 = entry.reported.top1 if entry.reported is not None else None
-        rows.append(dict(zip(_COLUMNS, (name, counts.params, round(counts.macs / 1e9, 3), top1, status), strict=True)))
+        reported = entry.reported
+        top1 = reported.top1 if reported is not None else None
+        box, mask = (figures and figures.ap for figures in (reported and reported.box, reported and reported.mask))
+        cells = (name, counts.params, round(counts.macs / 1e9, 3), top1, box, mask, status)
+        rows.append(dict(zip(_COLUMNS, cells, strict=True)))
     return rows
+
+
+def _complexity(name: str, entry: Any) -> Any:
+    """Counts of a network at its own size, or of a detector at that of its authors' table."""
+    from eca_zoo.detection.complexity import detector_complexity
+    from eca_zoo.harness.networks.complexity import complexity
+
+    return detector_complexity(name) if entry.is_detector else complexity(name)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -258,7 +269,7 @@ def _run_publish(args: argparse.Namespace) -> int:
         raise InputError(f'{args.name}: publish takes one checkpoint, and this means {", ".join(names)}')
     name = names[0]
     _quiet_hub(args)
-    measured = _measured_figures(name, args.results)
+    measured = _measured_figures(name, manifest.models[name], args.results)
     if args.folder is not None:
         checkpoint = write_hub_folder(name, manifest.models[name], args.folder, args.repo, measured)
         print(f'{name}: {args.folder} ({checkpoint.size} bytes, SHA-256 {checkpoint.sha256})')
@@ -270,12 +281,10 @@ def _run_publish(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measured_figures(name: str, results: Path | None) -> dict[str, str]:
+def _measured_figures(name: str, entry: Any, results: Path | None) -> dict[str, str]:
     """Figures for the model card: complexity, which is counted now, and accuracy from a ``leaderboard.csv``."""
-    from eca_zoo.harness.networks.complexity import complexity
-
-    counts = complexity(name)
-    side = 'x'.join(map(str, counts.input_size[1:]))
+    counts = _complexity(name, entry)
+    side = 'x'.join(map(str, counts.image_size if entry.is_detector else counts.input_size[1:]))
     figures = {'Parameters': f'{counts.params:,}', f'Multiply-adds at {side}': f'{counts.macs / 1e9:.3f} G'}
     if results is None:
         return figures

@@ -54,19 +54,62 @@ class Transform(Strict, frozen=True):
             raise ValueError(f'interpolation {self.interpolation!r} is unknown')
 
 
-class Reported(Strict, frozen=True):
-    """What the authors reported: accuracies in percent, ``params_m`` and ``gflops`` in the units of their table."""
+class Resize(Strict, frozen=True):
+    """What a detector's images are resized to; mean and std are for [0, 1].
 
-    top1: float
-    top5: float
+    ``shorter``: pixels of the shorter side, unless the longer one would have more than ``longest``.
+    """
+
+    shorter: int
+    longest: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shorter <= self.longest:
+            raise ValueError(f'shorter must be positive and at most longest, not {self.shorter} and {self.longest}')
+
+
+class ReportedAp(Strict, frozen=True):
+    """Average precisions on COCO in percent, for boxes or for masks."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+
+    def __post_init__(self) -> None:
+        for key in self.__struct_fields__:
+            _check_percentage(key, getattr(self, key))
+
+
+class Reported(Strict, frozen=True):
+    """What the authors reported: percentages, and ``params_m`` and ``gflops`` in the units of their table.
+
+    A classifier has ``top1`` and ``top5``, a detector ``box`` and, where it has masks, ``mask``.
+    """
+
     source: str
+    top1: float | None = None
+    top5: float | None = None
+    box: ReportedAp | None = None
+    mask: ReportedAp | None = None
     params_m: float | None = None
     gflops: float | None = None
 
     def __post_init__(self) -> None:
         for key in ('top1', 'top5'):
-            if not 0 <= getattr(self, key) <= 100:
-                raise ValueError(f'{key} is a percentage, not {getattr(self, key)}')
+            if getattr(self, key) is not None:
+                _check_percentage(key, getattr(self, key))
+        if (self.top1 is None) != (self.top5 is None) or (self.top1 is None) == (self.box is None):
+            raise ValueError('reported are top1 and top5 of a classifier, or box of a detector')
+
+
+def _check_percentage(key: str, value: float) -> None:
+    if not 0 <= value <= 100:
+        raise ValueError(f'{key} is a percentage, not {value}')
 
 
 class AuthorsFile(Strict, frozen=True):
@@ -151,13 +194,20 @@ class Checkpoint(Strict, frozen=True):
 
 
 class Entry(Strict, frozen=True):
-    """One checkpoint under its timm name ``architecture.tag``."""
+    """One checkpoint under its name ``architecture.tag``; a classifier has a ``transform``, a detector a ``resize``.
+
+    ``other_kernel_sizes``: those that it may have as well, where its authors' name leaves that open. ``categories``:
+    ids and names of a detector's classes; without them those of COCO, or 1, 2, ....
+    """
 
     num_classes: int
     dataset: str
-    transform: Transform
     license: str
+    transform: Transform | None = None
+    resize: Resize | None = None
     kernel_sizes: tuple[int, ...] | None = None
+    other_kernel_sizes: tuple[int, ...] | None = None
+    categories: dict[int, str] | None = None
     description: str | None = None
     paper: str | None = None
     notes: str | None = None
@@ -168,9 +218,29 @@ class Entry(Strict, frozen=True):
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f'num_classes must be positive, not {self.num_classes}')
-        for size in self.kernel_sizes or ():
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f'kernel_sizes must be odd and positive, not {list(self.kernel_sizes or ())}')
+        for sizes in (self.kernel_sizes or (), self.other_kernel_sizes or ()):
+            if any(size < 1 or size % 2 == 0 for size in sizes):
+                raise ValueError(f'kernel_sizes must be odd and positive, not {list(sizes)}')
+        if (self.transform is None) == (self.resize is None):
+            raise ValueError('a classifier has the key transform, and a detector resize')
+        if self.categories is not None and len(self.categories) != self.num_classes:
+            raise ValueError(f'categories has {len(self.categories)} names, and num_classes is {self.num_classes}')
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether it is a detector's and not a classifier's."""
+        return self.resize is not None
+
+    @property
+    def image_transform(self) -> Transform:
+        """A classifier's transform.
+
+        Raises:
+            ManifestError: it is a detector's entry.
+        """
+        if self.transform is None:
+            raise ManifestError(f"{self.description or 'an entry'}: it has a detector's resize and no transform")
+        return self.transform
 
 
 class Manifest(Strict, frozen=True):
@@ -290,7 +360,12 @@ def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
                 '%s: %s: its SHA-256 %s differs from the packaged %s, which is used',
                 path, name, local.checkpoint.sha256, checkpoint.sha256,
             )  # fmt: skip
-    return msgspec.structs.replace(packaged, authors_file=authors_file, checkpoint=checkpoint)
+    kernel_sizes = packaged.kernel_sizes
+    if checkpoint is not None and checkpoint is local.checkpoint and local.kernel_sizes == packaged.other_kernel_sizes:
+        kernel_sizes = local.kernel_sizes
+    return msgspec.structs.replace(
+        packaged, authors_file=authors_file, checkpoint=checkpoint, kernel_sizes=kernel_sizes
+    )  # fmt: skip
 
 
 def dump_manifest(manifest: Manifest) -> str:
