@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 # Every fifth scan of a class is held out.
-_HELD_OUT = 5
+HELD_OUT = 5
 
 
 def write_digits(folder: Path) -> dict[str, int]:
@@ -18,7 +18,7 @@ def write_digits(folder: Path) -> dict[str, int]:
     seen = dict.fromkeys(range(10), 0)
     counts = {'train': 0, 'validation': 0}
     for index, (image, label) in enumerate(zip(grey, digits.target.tolist(), strict=True)):
-        split = 'validation' if seen[label] % _HELD_OUT == 0 else 'train'
+        split = 'validation' if seen[label] % HELD_OUT == 0 else 'train'
         seen[label] += 1
         counts[split] += 1
         target = folder / split / str(label)

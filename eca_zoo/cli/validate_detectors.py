@@ -1,7 +1,7 @@
 """``validate`` of detectors: the flags that fit, the table of COCO's figures, results in COCO's format."""
 
 import argparse
-import json
+import fnmatch
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,13 +47,25 @@ def are_detectors(names: Sequence[str]) -> bool:
     Raises:
         InputError: some do.
     """
-    from eca_zoo.detection.evaluation.detector_spec import is_detector_name
+    from eca_zoo.weights.manifest import load_manifest
 
-    found = [name for name in names if is_detector_name(name)]
+    entries = load_manifest().models.items()
+    checkpoints = [name for name, entry in entries if entry.is_detector]
+    known = {*checkpoints, *(name.partition('.')[0] for name in checkpoints)}
+    found = [name for name in names if name.partition('.')[0] in known or _matches_alone(name, known)]
     if found and len(found) < len(names):
         other = next(name for name in names if name not in found)
         raise InputError(f'{found[0]} is a detector and {other} is none; validate them in two commands')
     return bool(found)
+
+
+def _matches_alone(pattern: str, known: set[str]) -> bool:
+    """Whether a shell pattern matches detectors and no classifier."""
+    if not any(sign in pattern for sign in '*?[') or not fnmatch.filter(known, pattern):
+        return False
+    import timm
+
+    return not timm.list_models(pattern)
 
 
 def check_classifier_flags(args: argparse.Namespace) -> None:
@@ -168,8 +180,3 @@ def results_path(given: Path, model: str, task: str, models: int) -> Path:
     """Where the results of a model and task go: ``given`` with the task, and the model's name if there are several."""
     stem = given.name.removesuffix('.json')
     return given.with_name(f'{stem}{f".{model}" if models > 1 else ""}.{task}.json')
-
-
-def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a JSON file."""
-    return json.dumps(list(rows), indent=4) + '\n'

@@ -12,7 +12,6 @@ import torch
 
 from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.detection.networks.registry import (
-    SYSTEMS,
     create_detector,
     list_detectors,
 )
@@ -89,15 +88,6 @@ class DetectorSettings:
             channels_last=device.type in ('cpu', 'cuda') if self.channels_last is None else self.channels_last,
             workers=self.workers if self.workers is not None else 0 if device.type == 'cpu' else 4,
         )
-
-
-def is_detector_name(pattern: str) -> bool:
-    """Whether a name or a pattern stands for detectors alone."""
-    base = pattern.partition('.')[0]
-    names = [*list_detectors(), *_detector_checkpoints()]
-    if any(sign in pattern for sign in '*?['):
-        return any(fnmatch.fnmatch(name, pattern) for name in names) and pattern.startswith(SYSTEMS)
-    return base in list_detectors() or pattern in names
 
 
 def expand_detector_names(patterns: Iterable[str]) -> list[str]:

@@ -1,0 +1,181 @@
+"""The table of detectors, a row for each detector and task: its columns, and the rows of results."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eca_zoo.detection.complexity import DetectorComplexity, detector_complexity
+from eca_zoo.detection.evaluation.average_precision import FIGURES
+from eca_zoo.detection.evaluation.detections import Task
+from eca_zoo.detection.evaluation.results import DetectorResult, TaskResult
+from eca_zoo.weights.manifest import Entry, load_manifest
+
+# Name of the set that the authors' figures are of.
+_REPORTED_ON = 'val2017'
+_REPORTED = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large')
+
+
+class CocoColumn(NamedTuple):
+    """A column: its name, unit, meaning and the format of its numbers; ``shown`` on a terminal under ``heading``."""
+
+    name: str
+    unit: str
+    meaning: str
+    spec: str = ''
+    heading: str = ''
+
+
+_MEANINGS = {
+    'ap': 'average precision: mean over overlaps from 0.5 to 0.95, over recalls, and over categories',
+    'ap50': 'the same at an overlap of 0.5', 'ap75': 'the same at an overlap of 0.75',
+    'ap_small': '`ap` of objects under 32^2 pixels', 'ap_medium': '`ap` of objects from 32^2 to 96^2 pixels',
+    'ap_large': '`ap` of objects over 96^2 pixels',
+    'ar_1': 'share of objects that are found with one detection an image', 'ar_10': 'the same with ten detections',
+    'ar_100': 'the same with a hundred detections', 'ar_small': '`ar_100` of objects under 32^2 pixels',
+    'ar_medium': '`ar_100` of objects from 32^2 to 96^2 pixels', 'ar_large': '`ar_100` of objects over 96^2 pixels',
+}  # fmt: skip
+_HEADINGS = {'ap': 'AP', 'ap50': 'AP50', 'ap75': 'AP75', 'ap_small': 'APs', 'ap_medium': 'APm', 'ap_large': 'APl'}
+
+COLUMNS = (
+    CocoColumn('model', '', 'name of the detector', heading='model'),
+    CocoColumn('task', '', '`bbox` for boxes, `segm` for masks', heading='task'),
+    CocoColumn('weights_sha256', '', 'SHA-256 of the checkpoint'),
+    CocoColumn('dataset', '', 'set that was evaluated on'),
+    CocoColumn('num_images', 'images', 'images of the set', heading='images'),
+    *(CocoColumn(name, '%', _MEANINGS[name], '.3f', _HEADINGS.get(name, '')) for name in FIGURES),
+    CocoColumn(
+        'ap_ci95', '%', 'half width of the 95 % interval of `ap`: bootstrap over images', '.3f', '+/-'
+    ),
+    CocoColumn('difference_ap', '%', '`ap` less that of the baseline on the same images', '+.3f', 'difference'),
+    CocoColumn(
+        'difference_ci95', '%', 'half width of its 95 % interval: bootstrap over images, the same ones for both', '.3f',
+        '+/-',
+    ),
+    *(CocoColumn(f'reported_{name}', '%', f'`{name}` that the authors report', '.1f') for name in _REPORTED),
+    CocoColumn('delta_ap', '%', '`ap` - `reported_ap`, on COCO val2017', '+.3f', 'delta'),
+    CocoColumn('params_m', '10^6', 'trained parameters, as the authors count: without stem and first stage', '.2f'),
+    CocoColumn(
+        'gflops', '10^9',
+        "FLOPs of one image of 1280x800 as the authors' framework counts them: multiply-adds, with bias, norms and "
+        'activations', '.2f', 'GFLOPs',
+    ),
+    CocoColumn('params', '', 'parameters, exact'),
+    CocoColumn(
+        'gmacs', '10^9',
+        'multiply-adds of that image in convolutions and linear layers, a transposed convolution by its input', '.4f',
+    ),
+    CocoColumn('images_per_sec', 'images/s', 'throughput of the benchmark', '.2f'),
+    CocoColumn('peak_memory_mb', '2^20 bytes', 'most memory that tensors took on the device', '.1f'),
+    CocoColumn('error', '', 'why there are no figures'),
+)  # fmt: skip
+_BY_NAME = {column.name: column for column in COLUMNS}
+
+
+def rows_of(results: Sequence[DetectorResult], complexities: Mapping[str, DetectorComplexity]) -> list[dict[str, Any]]:
+    """A row for each detector and task; what is not known is absent.
+
+    Args:
+        results: of an evaluation.
+        complexities: of detectors, by title.
+    """
+    rows = []
+    for result in results:
+        shared: dict[str, Any] = {'model': result.model, 'dataset': result.dataset}
+        if result.model in complexities:
+            shared |= _complexity_cells(complexities[result.model])
+        if result.error is not None:
+            rows.append({**shared, 'error': result.error})
+        shared |= {'num_images': result.num_images, 'weights_sha256': result.weights_sha256}
+        for task, figures in result.tasks.items():
+            measured = _measured_cells(figures)
+            reported = _reported_cells(result, task, measured.get('ap'))
+            rows.append({**shared, 'task': task, **measured, **reported})
+    return rows
+
+
+def complexities_of(names: Mapping[str, str]) -> dict[str, DetectorComplexity]:
+    """Parameters and multiply-adds of registered detectors, by title; ``names`` are by title too."""
+    return {title: detector_complexity(name) for title, name in names.items()}
+
+
+def _measured_cells(result: TaskResult) -> dict[str, Any]:
+    """Figures in percent; those of nothing (-1 in COCO's toolbox) are absent."""
+    cells = {name: 100 * value for name, value in result.figures.items() if value >= 0}
+    if result.ap_ci95 is not None:
+        cells['ap_ci95'] = 100 * result.ap_ci95
+    if result.difference is not None:
+        cells |= {'difference_ap': 100 * result.difference[0], 'difference_ci95': 100 * result.difference[1]}
+    return cells
+
+
+def _complexity_cells(counts: DetectorComplexity) -> dict[str, Any]:
+    return {
+        'params_m': counts.trained_params / 1e6, 'gflops': counts.flops / 1e9, 'params': counts.params,
+        'gmacs': counts.macs / 1e9,
+    }  # fmt: skip
+
+
+def _reported_cells(result: DetectorResult, task: Task, ap: float | None) -> dict[str, Any]:
+    entry = _entry(result.model) if result.checkpoint is None else None
+    reported = None
+    if entry is not None and entry.reported is not None:
+        reported = entry.reported.box if task == 'bbox' else entry.reported.mask
+    if reported is None:
+        return {}
+    cells = {f'reported_{name}': getattr(reported, name) for name in _REPORTED}
+    if ap is not None and result.dataset == _REPORTED_ON:
+        cells['delta_ap'] = ap - reported.ap
+    return cells
+
+
+def _entry(name: str) -> Entry | None:
+    manifest = load_manifest()
+    if name in manifest.models:
+        return manifest.models[name]
+    tags = manifest.tags(name)
+    return manifest.models[tags[0]] if len(tags) == 1 else None
+
+
+def cell(name: str, value: Any) -> str:
+    """The text of a cell; empty for what is not known."""
+    if value is None:
+        return ''
+    return format(value, _BY_NAME[name].spec)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as CSV text with all columns."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow([column.name for column in COLUMNS])
+    writer.writerows([cell(column.name, row.get(column.name)) for column in COLUMNS] for row in rows)
+    return text.getvalue()
+
+
+def per_class_csv(results: Sequence[DetectorResult], categories: Mapping[int, str]) -> str:
+    """AP, AP50 and AP75 in percent of each category as CSV text; empty for a category without objects."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['model', 'task', 'category_id', 'category', 'ap', 'ap50', 'ap75'])
+    for result in results:
+        for task, one in result.tasks.items():
+            for number, figures in one.per_category.items():
+                values = [f'{100 * value:.3f}' if value >= 0 else '' for value in figures.values()]
+                writer.writerow([result.model, task, number, categories[number], *values])
+    return text.getvalue()
+
+
+def to_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table for a terminal: columns with a heading that hold anything."""
+    shown = [column for column in COLUMNS if column.heading and any(row.get(column.name) is not None for row in rows)]
+    lines = [[column.heading for column in shown]]
+    lines += [[cell(column.name, row.get(column.name)) for column in shown] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            text.ljust(width) if number < 2 else text.rjust(width)
+            for number, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
