@@ -81,6 +81,16 @@ _DETECTORS = {
     for system in SYSTEMS
     for depth in (50, 101)
 }
+# For demonstrations and tests: digits of 16 to 48 pixels on canvases of 128x128.
+_DETECTORS['test_maskrcnn'] = DetectorArchitecture(
+    'test_maskrcnn', 'Mask R-CNN on test_eca_resnet, for demonstrations and tests', 'maskrcnn', 'test_eca_resnet',
+    (3, 3, 5, 5),
+    {
+        'min_size': 128, 'max_size': 128, 'channels': 64, 'hidden': 128, 'anchor_sizes': ((12,), (20,), (32,), (48,)),
+        'finest_scale': 10, 'proposals_per_level': 200, 'proposals': 200, 'trainable_stages': 5,
+        'fixed_statistics': False,
+    },
+)  # fmt: skip
 
 
 # Rows of each class in the tensors of a second stage; background has as many.
