@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eca_zoo.cli import benchmark, export, leaderboard, validate, weights
+from eca_zoo.cli import benchmark, detect, export, leaderboard, predict, validate, weights
 from eca_zoo.errors import EcaZooError
 
 _INTERRUPTED = 130
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, benchmark, leaderboard, export):
+    for module in (weights, validate, predict, detect, benchmark, leaderboard, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 

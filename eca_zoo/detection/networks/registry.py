@@ -87,7 +87,7 @@ _DETECTORS['test_maskrcnn'] = DetectorArchitecture(
     (3, 3, 5, 5),
     {
         'min_size': 128, 'max_size': 128, 'channels': 64, 'hidden': 128, 'anchor_sizes': ((12,), (20,), (32,), (48,)),
-        'finest_scale': 10, 'proposals_per_level': 200, 'proposals': 200, 'trainable_stages': 5,
+        'finest_scale': 10, 'proposals_per_level': 100, 'proposals': 50, 'trainable_stages': 5,
         'fixed_statistics': False,
     },
 )  # fmt: skip
