@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 # Flags of validate that mean the same for detectors, by the names of their values.
 _FITTING = {
-    'command', 'run', 'debug', 'verbose', 'default_of', 'no_counterpart', 'data', 'data_dir', 'split', 'model',
-    'checkpoint', 'num_classes', 'model_kwargs', 'workers', 'device', 'precision', 'amp', 'amp_dtype', 'model_dtype',
-    'channels_last', 'fuse', 'results_file', 'results_format', 'save_predictions', 'run_dir', 'record_every', 'restart',
-    'pretrained', 'retry', 'log_freq', 'seed', 'batch_size',
+    'version', 'command', 'run', 'debug', 'verbose', 'default_of', 'no_counterpart', 'data', 'data_dir', 'split',
+    'model', 'checkpoint', 'num_classes', 'model_kwargs', 'workers', 'device', 'precision', 'amp', 'amp_dtype',
+    'model_dtype', 'channels_last', 'fuse', 'results_file', 'results_format', 'save_predictions', 'run_dir',
+    'record_every', 'restart', 'pretrained', 'retry', 'log_freq', 'seed', 'batch_size',
 }  # fmt: skip
 
 

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
+from eca_zoo.detection import create_detector
 from eca_zoo.detection.run_lengths import encode_in_box
 
 CATEGORIES = {3: 'cat', 7: 'dog', 8: 'bird', 90: 'never marked'}
@@ -106,3 +110,26 @@ def _run_lengths(rng: np.random.Generator, box: list[float]) -> dict[str, Any]:
     mask[: int(rng.integers(0, 3)), : int(rng.integers(0, 3))] = False
     code = encode_in_box(mask, left, top, SIZE)
     return {'size': code['size'], 'counts': code['counts'].decode()}
+
+
+def write_set(folder: Path, seed: int = 0, images: int = 10, **arguments: Any) -> Path:
+    """Write a set as COCO is unpacked, with images of noise; returns its folder."""
+    truth, _ = make_set(seed, images, **arguments)
+    (folder / 'annotations').mkdir(parents=True)
+    (folder / 'val').mkdir()
+    (folder / 'annotations' / 'instances_val.json').write_text(json.dumps(truth))
+    rng = np.random.default_rng(seed)
+    for image in truth['images']:
+        coarse = rng.integers(0, 256, (SIZE[0] // 10, SIZE[1] // 10, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((SIZE[1], SIZE[0])).save(folder / 'val' / image['file_name'])
+    return folder
+
+
+def write_checkpoint(path: Path, classes: int = 4, seed: int = 0) -> Path:
+    """Write the weights of a ``test_maskrcnn`` that finds something everywhere."""
+    torch.manual_seed(seed)
+    detector = create_detector('test_maskrcnn', num_classes=classes)
+    detector.roi_heads.box_predictor.cls_score.weight.data *= 20
+    detector.roi_heads.box_predictor.bbox_pred.weight.data *= 5
+    save_file(detector.state_dict(), path)
+    return path
