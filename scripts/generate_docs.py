@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from eca_zoo.detection.evaluation.table import coco_columns_as_markdown
 from eca_zoo.harness.data.kinds import kinds_as_markdown
 from eca_zoo.harness.table.columns import columns_as_markdown
 from eca_zoo.models.documentation import networks_as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKERS: dict[str, Callable[[], str]] = {
+    'coco_columns': coco_columns_as_markdown,
     'columns': columns_as_markdown,
     'kinds': kinds_as_markdown,
     'networks': networks_as_markdown,

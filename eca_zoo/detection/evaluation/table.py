@@ -137,6 +137,13 @@ def _entry(name: str) -> Entry | None:
     return manifest.models[tags[0]] if len(tags) == 1 else None
 
 
+def coco_columns_as_markdown() -> str:
+    """The columns as a table for the documentation."""
+    lines = ['| column | unit | meaning |', '|---|---|---|']
+    lines += [f'| `{column.name}` | {column.unit} | {column.meaning} |' for column in COLUMNS]
+    return '\n'.join(lines)
+
+
 def cell(name: str, value: Any) -> str:
     """The text of a cell; empty for what is not known."""
     if value is None:
