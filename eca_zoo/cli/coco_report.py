@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 
 def report(args: argparse.Namespace, results: Sequence['DetectorResult'], data: 'CocoSet') -> int:
     """Print the table and what failed, write the files that were asked for; returns the exit code."""
-    from eca_zoo.detection.evaluation.table import complexities_of, per_class_csv, rows_of, to_csv, to_text
-    from eca_zoo.detection.networks.registry import list_detectors
+    from eca_zoo.detection.evaluation.table import per_class_csv, rows_of, to_csv, to_text
     from eca_zoo.harness.table.files import write_text
 
-    bases = {result.model: result.model.partition('@')[0].partition('.')[0] for result in results}
-    counted = complexities_of({title: base for title, base in bases.items() if base in list_detectors()})
-    rows = rows_of(results, counted)
+    rows = rows_of(results)
     good = [row for row in rows if 'error' not in row]
     if good:
         print(to_text(good), flush=True)

@@ -43,9 +43,9 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f'{args.model!r} stands for {len(names)} detectors; name one')
     settings = DetectorSettings(args.device, args.precision, fuse=args.fuse).checked()
     files = image_files(args.images)
-    detector, _ = load_detector(DetectorSpec(names[0], args.checkpoint), settings)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f'{args.out}: is a file; name a folder with --out')
+    detector = load_detector(DetectorSpec(names[0], args.checkpoint), settings).module
     with numeric_flags(settings.precision):
         found = _draw_all(detector, files, args.out, args.threshold, settings.precision)
     text = json.dumps(found, indent=1, ensure_ascii=False) + '\n'

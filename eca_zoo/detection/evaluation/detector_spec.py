@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from eca_zoo.detection.complexity import DetectorComplexity, detector_complexity
 from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.detection.networks.registry import (
     create_detector,
@@ -113,10 +114,19 @@ def expand_detector_names(patterns: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector that is ready to run, the SHA-256 of its weights' file where there is one, and what it costs."""
+
+    module: Any
+    weights_sha256: str | None
+    complexity: DetectorComplexity
+
+
 def load_detector(
     spec: DetectorSpec, settings: DetectorSettings, categories: Mapping[int, str] | None = None
-) -> tuple[Detector, str | None]:
-    """A detector with its weights, ready to run, and the SHA-256 of their file where there is one.
+) -> LoadedDetector:
+    """A detector with its weights on its device.
 
     Args:
         spec: the detector.
@@ -127,11 +137,15 @@ def load_detector(
         InputError: there are no such weights, or they are of another network.
     """
     detector, sha256 = _with_weights(spec, categories)
+    # Before its parameters are frozen, and its norms folded.
+    complexity = detector_complexity(detector)
     module: Any = detector.eval().requires_grad_(False)
     if settings.fuse:
         module = optimize_for_inference(module)
     module = module.to(device=settings.device, dtype=parameter_dtype(settings.precision))
-    return module.to(memory_format=torch.channels_last) if settings.channels_last else module, sha256
+    if settings.channels_last:
+        module = module.to(memory_format=torch.channels_last)
+    return LoadedDetector(module, sha256, complexity)
 
 
 def weights_identity(spec: DetectorSpec) -> dict[str, Any]:

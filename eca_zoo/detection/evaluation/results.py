@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eca_zoo.detection.complexity import DetectorComplexity
 from eca_zoo.detection.evaluation.detections import Detections, Task
 from eca_zoo.detection.evaluation.matching import Matches
 
@@ -48,6 +49,7 @@ class DetectorResult:
         weights_sha256: of the file that the weights were loaded from; None where there is none.
         tasks: figures of boxes and, where it has masks, of these.
         detections: all, in the order of the images, in the main process alone.
+        complexity: its parameters and multiply-adds.
         checkpoint: file that was loaded; None for the detector's own weights.
         remarks: what a user has to know, a line each.
         error: why there are no figures; None if there are.
@@ -60,6 +62,7 @@ class DetectorResult:
     weights_sha256: str | None = None
     tasks: Mapping[Task, TaskResult] = field(default_factory=dict)
     detections: Detections | None = None
+    complexity: DetectorComplexity | None = None
     checkpoint: Path | None = None
     remarks: Sequence[str] = ()
     error: str | None = None

@@ -140,24 +140,27 @@ class _Run:
 
     def _load(self, spec: DetectorSpec) -> DetectorInPass | None:
         """The detector, or None in every process if one of them cannot load it."""
-        module, sha256, error, remarks = None, None, None, list[str]()
+        loaded, error, remarks = None, None, list[str]()
         try:
-            module, sha256 = load_detector(spec, self.settings, self.data.annotations.categories)
-            remarks = self.data.annotations.check_categories(module.categories, spec.title)
-            if self._tasks_of(module) == () and self.tasks:
+            loaded = load_detector(spec, self.settings, self.data.annotations.categories)
+            remarks = self.data.annotations.check_categories(loaded.module.categories, spec.title)
+            if not self._tasks_of(loaded.module) and self.tasks:
                 raise InputError(f'{spec.title}: it has no masks; evaluate its boxes with --task bbox')
-            if 'segm' in self._tasks_of(module):
+            if 'segm' in self._tasks_of(loaded.module):
                 self.data.annotations.check_masks()
         except Exception as own:
             error = own
         first = next((found for found in gather(_described(error)) if found is not None), None)
-        result = DetectorResult(spec.title, self.data.name, checkpoint=spec.checkpoint, weights_sha256=sha256)
-        if first is not None or module is None:
+        result = DetectorResult(spec.title, self.data.name, checkpoint=spec.checkpoint)
+        if first is not None or loaded is None:
             self.results[spec.title] = _failed(result, *(first or ('', 1)))
             return None
         _say(remarks, self.processes)
-        self.results[spec.title] = dataclasses.replace(result, num_images=len(self.data), remarks=tuple(remarks))
-        return DetectorInPass(spec.title, module)
+        self.results[spec.title] = dataclasses.replace(
+            result, num_images=len(self.data), weights_sha256=loaded.weights_sha256, complexity=loaded.complexity,
+            remarks=tuple(remarks),
+        )  # fmt: skip
+        return DetectorInPass(spec.title, loaded.module)
 
     def _tasks_of(self, module: Any) -> tuple[Task, ...]:
         return self.tasks if module.has_masks else tuple(task for task in self.tasks if task == 'bbox')

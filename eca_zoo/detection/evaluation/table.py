@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eca_zoo.detection.complexity import DetectorComplexity, detector_complexity
+from eca_zoo.detection.complexity import DetectorComplexity
 from eca_zoo.detection.evaluation.average_precision import FIGURES
 from eca_zoo.detection.evaluation.detections import Task
 from eca_zoo.detection.evaluation.results import DetectorResult, TaskResult
@@ -65,25 +65,18 @@ COLUMNS = (
         'gmacs', '10^9',
         'multiply-adds of that image in convolutions and linear layers, a transposed convolution by its input', '.4f',
     ),
-    CocoColumn('images_per_sec', 'images/s', 'throughput of the benchmark', '.2f'),
-    CocoColumn('peak_memory_mb', '2^20 bytes', 'most memory that tensors took on the device', '.1f'),
     CocoColumn('error', '', 'why there are no figures'),
 )  # fmt: skip
 _BY_NAME = {column.name: column for column in COLUMNS}
 
 
-def rows_of(results: Sequence[DetectorResult], complexities: Mapping[str, DetectorComplexity]) -> list[dict[str, Any]]:
-    """A row for each detector and task; what is not known is absent.
-
-    Args:
-        results: of an evaluation.
-        complexities: of detectors, by title.
-    """
+def rows_of(results: Sequence[DetectorResult]) -> list[dict[str, Any]]:
+    """A row for each detector and task; what is not known is absent."""
     rows = []
     for result in results:
         shared: dict[str, Any] = {'model': result.model, 'dataset': result.dataset}
-        if result.model in complexities:
-            shared |= _complexity_cells(complexities[result.model])
+        if result.complexity is not None:
+            shared |= _complexity_cells(result.complexity)
         if result.error is not None:
             rows.append({**shared, 'error': result.error})
         shared |= {'num_images': result.num_images, 'weights_sha256': result.weights_sha256}
@@ -92,11 +85,6 @@ def rows_of(results: Sequence[DetectorResult], complexities: Mapping[str, Detect
             reported = _reported_cells(result, task, measured.get('ap'))
             rows.append({**shared, 'task': task, **measured, **reported})
     return rows
-
-
-def complexities_of(names: Mapping[str, str]) -> dict[str, DetectorComplexity]:
-    """Parameters and multiply-adds of registered detectors, by title; ``names`` are by title too."""
-    return {title: detector_complexity(name) for title, name in names.items()}
 
 
 def _measured_cells(result: TaskResult) -> dict[str, Any]:
