@@ -13,11 +13,13 @@ from pathlib import Path
 
 from eca_zoo.detection.complexity import detectors_as_markdown
 from eca_zoo.harness.data.kinds import kinds_as_markdown
+from eca_zoo.harness.suite_file import keys_as_markdown
 from eca_zoo.harness.table.columns import columns_as_markdown
 from eca_zoo.models.documentation import networks_as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKERS: dict[str, Callable[[], str]] = {
+    'suite_keys': keys_as_markdown,
     'columns': columns_as_markdown,
     'detectors': detectors_as_markdown,
     'kinds': kinds_as_markdown,

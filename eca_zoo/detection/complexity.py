@@ -12,8 +12,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from eca_zoo.detection.networks.detectors import Detector, FasterRcnn, RetinaNet
 from eca_zoo.detection.networks.registry import create_detector, list_detector_architectures
+from eca_zoo.harness.networks.complexity import Complexity, complexity
 from eca_zoo.models import EcaLayer
-from eca_zoo.weights.manifest import packaged_manifest
+from eca_zoo.weights.manifest import Entry, packaged_manifest
 
 #: Height and width of the image that the authors' table counts.
 PUBLISHED_SIZE = (1280, 800)
@@ -70,6 +71,16 @@ def detector_complexity(
         flops=counts.flops,
         macs=counts.macs,
     )
+
+
+def complexity_of_checkpoint(name: str, entry: Entry) -> Complexity | DetectorComplexity:
+    """Counts of a network at its own size, or of a detector at that of its authors' table.
+
+    Args:
+        name: ``architecture.tag``.
+        entry: its manifest entry.
+    """
+    return detector_complexity(name) if entry.is_detector else complexity(name)
 
 
 def _on_meta(detector: Detector) -> Detector:
