@@ -12,8 +12,8 @@ _RESULTS = Path(__file__).parent / 'results'
 def _arguments(given: list[str]) -> list[str]:
     """The arguments of ``eca-zoo leaderboard``: the default suite and folder where ``given`` names none."""
     arguments = given if given and not given[0].startswith('-') else [_SUITE, *given]
-    if not any(argument.partition('=')[0] == '--out' for argument in given):
-        arguments = [*arguments, '--out', str(_RESULTS / Path(arguments[0]).stem)]
+    if not any(argument.partition('=')[0] in ('--run-dir', '--out') for argument in given):
+        arguments = [*arguments, '--run-dir', str(_RESULTS / Path(arguments[0]).stem)]
     return ['leaderboard', *arguments]
 
 

@@ -14,15 +14,24 @@ from torch import nn
 from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.user_checkpoint import checkpoint_files
+from eca_zoo.harness.networks.user_checkpoint import checkpoint_files, distinct_names
 from eca_zoo.strict_yaml import RecordError, typed_record
+from eca_zoo.vocabulary import name_of
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
 _Record = TypeVar('_Record')
 
 
-def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _Function]:
-    """Let a function take the fields of dataclasses as keywords: any other one is an error that names the nearest."""
+def takes(
+    *kinds: type, without: Sequence[str] = (), earlier: Mapping[str, str] | None = None
+) -> Callable[[_Function], _Function]:
+    """Let a function take the fields of dataclasses as keywords: any other one is an error that names the nearest.
+
+    Args:
+        kinds: the dataclasses.
+        without: fields that are no keywords.
+        earlier: other names of the function's own arguments; those of ``vocabulary`` are understood besides.
+    """
 
     def decorate(function: _Function) -> _Function:
         own = inspect.signature(function).parameters
@@ -37,6 +46,7 @@ def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _F
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
+            kwargs = _under_own_names(kwargs, known, earlier or {})
             for key in kwargs:
                 if key not in known or key == 'options':
                     nearest = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
@@ -49,6 +59,16 @@ def takes(*kinds: type, without: Sequence[str] = ()) -> Callable[[_Function], _F
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def _under_own_names(kwargs: Mapping[str, Any], known: Sequence[str], earlier: Mapping[str, str]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for key, value in kwargs.items():
+        name = key if key in known else earlier.get(key, name_of(key))
+        if name in named:
+            raise InputError(f'{key} and {name} are one argument; give one')
+        named[name] = value
+    return named
 
 
 def _default_of(field: dataclasses.Field) -> Any:
@@ -94,7 +114,7 @@ def _name_of(module: nn.Module) -> str:
 
 def model_specs(
     models: Any,
-    checkpoint: str | Path | None,
+    checkpoint: str | Path | Sequence[str | Path] | None,
     pretrained: bool,
     num_classes: int | None,
     in_chans: int | None,
@@ -110,7 +130,9 @@ def model_specs(
         named = []
         for model in given:
             known = isinstance(model, str | Path)
-            named += [ModelSpec(name) for name in expand_model_names([str(model)])] if known else [one_model(model)]
+            specs = [ModelSpec(name) for name in expand_model_names([str(model)])] if known else [one_model(model)]
+            # Patterns may overlap; a network of the user's own that is there twice is not known to be meant once.
+            named += [spec for spec in specs if not known or spec not in named]
     if not named:
         raise InputError('no model is named; give at least one, such as eca_resnet50')
     given_anew = {'num_classes': num_classes, 'in_chans': in_chans, 'model_kwargs': dict(model_kwargs or {}) or None}
@@ -122,20 +144,23 @@ def model_specs(
         spec if spec.module is not None else dataclasses.replace(spec, pretrained=pretrained, **shared)
         for spec in named
     ]
-    return specs if checkpoint is None else with_checkpoints(specs, Path(checkpoint))
+    if checkpoint is None:
+        return specs
+    paths = [checkpoint] if isinstance(checkpoint, str | Path) else checkpoint
+    return with_checkpoints(specs, [Path(path) for path in paths])
 
 
-def with_checkpoints(specs: Sequence[ModelSpec], checkpoint: Path) -> list[ModelSpec]:
-    """The one model of ``specs`` with the weights of a file, or once for each file of a folder.
+def with_checkpoints(specs: Sequence[ModelSpec], checkpoints: Sequence[Path]) -> list[ModelSpec]:
+    """The one model of ``specs`` with the weights of each file; a folder stands for all checkpoints in it.
 
     Raises:
         InputError: there are several models, or no file.
     """
     if len(specs) > 1:
         raise InputError(f'--checkpoint goes with one model, not with {len(specs)}; name the one it belongs to')
-    files = checkpoint_files(checkpoint)
+    files = [file for path in checkpoints for file in checkpoint_files(path)]
     title = specs[0].title
+    labels = [title] if len(files) == 1 else [f'{title}@{name}' for name in distinct_names(files)]
     return [
-        dataclasses.replace(specs[0], checkpoint=file, label=title if len(files) == 1 else f'{title}@{file.name}')
-        for file in files
+        dataclasses.replace(specs[0], checkpoint=file, label=label) for file, label in zip(files, labels, strict=True)
     ]

@@ -3,17 +3,22 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+from eca_zoo.vocabulary import name_of
 
 
 class EcaZooError(Exception):
     """Base of every error that the package raises on purpose; its text is a single line for the user.
 
     ``exit_code`` is what the command line returns for it. ``is_said_elsewhere`` is set where another process of the run
-    prints the line.
+    prints the line. ``measured`` is the table of what had been measured before, where the function that raised it
+    returns a table; else None.
     """
 
     exit_code = 1
     is_said_elsewhere = False
+    measured: Any = None
 
 
 class InputError(EcaZooError, ValueError):
@@ -24,6 +29,10 @@ class InputError(EcaZooError, ValueError):
 
 class RunError(EcaZooError, RuntimeError):
     """A run that was asked for correctly and failed on the way (exit code 1)."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, in a command that asks for it to be raised where Ctrl-C raises ``KeyboardInterrupt``."""
 
 
 def one_line(error: BaseException) -> str:
@@ -38,7 +47,7 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
         text: a message.
         names: by the setting (``class_map``); what is not among them stays a flag.
     """
-    return re.sub(r'--([a-z][a-z-]+)', lambda flag: names.get(flag[1].replace('-', '_'), flag[0]), text)
+    return re.sub(r'--([a-z][a-z-]+)', lambda flag: names.get(name_of(flag[1].replace('-', '_')), flag[0]), text)
 
 
 @contextmanager

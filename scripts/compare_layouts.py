@@ -57,7 +57,7 @@ def compare(timm_script: Path, spec: DataSpec, folder: Path) -> list[str]:
     suite.write_text(
         json.dumps({'version': 1, 'models': [MODEL], 'data': data, 'accuracy': accuracy}), encoding='utf-8'
     )
-    board = ['-m', 'eca_zoo', 'leaderboard', str(suite), '--out', str(folder / 'run'), '--data-dir', str(spec.root)]
+    board = ['-m', 'eca_zoo', 'leaderboard', str(suite), '--run-dir', str(folder / 'run'), '--data-dir', str(spec.root)]
     rows.append(run(board, folder / 'run' / 'leaderboard.csv'))
     return [*(f'{float(row["top1"]):.3f}' for row in rows), rows[1]['num_images']]
 

@@ -53,7 +53,7 @@ class Run:
         ended.unlink(missing_ok=True)
         where = ['--step', str(step), '--rank', str(rank), '--report', str(ended), *(['--all'] if all_at_once else [])]
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(_ROOT)}
-        command = [*self._start, *where, *self._command, '--out', str(out)]
+        command = [*self._start, *where, *self._command, '--run-dir', str(out)]
         with log.open('ab') as file:
             done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=_ROOT, check=False)
         text = ended.read_text(encoding='ascii') if ended.exists() else ''

@@ -16,7 +16,7 @@ from eca_zoo.detection import create_detector
 from eca_zoo.progress import ProgressBars
 
 CHECKPOINT = Path(__file__).parents[1] / 'eca_zoo' / 'packaged' / 'checkpoints' / 'test_maskrcnn.digits.safetensors'
-STEPS, BATCH_SIZE = 1000, 8
+STEPS, BATCH_SIZE = 1500, 8
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, LARGEST_NORM = 0.02, 0.9, 1e-4, 10.0
 WARM_UP, DECAYS = 100, (0.70, 0.92)
 

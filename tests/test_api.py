@@ -184,3 +184,13 @@ def test_the_examples_of_the_documentation_run(digits, suite, tmp_path, monkeypa
     for block in blocks:
         exec(compile(block, 'docs/python.md', 'exec'), names)
     assert os.path.exists('run/leaderboard.csv')
+
+
+def test_other_names_of_keywords_are_understood(tmp_path):
+    with pytest.raises(InputError, match='torchcompile and compile are one argument; give one'):
+        eca_zoo.benchmark('test_resnet', compile='eager', torchcompile='eager')
+    with pytest.raises(InputError, match='/nowhere: there is no such folder'):
+        eca_zoo.evaluate('test_eca_resnet.digits', root='/nowhere', gp='avg')
+    (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [test_resnet]')
+    table = eca_zoo.leaderboard(tmp_path / 'mine.yaml', out=tmp_path / 'run')
+    assert table['model'].tolist() == ['test_resnet']

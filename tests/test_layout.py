@@ -12,6 +12,7 @@ PACKAGE = Path(eca_zoo.__file__).parent
 ROOT = PACKAGE.parent
 # From the ground up; a room imports from its own floor and from those below it.
 FLOORS = (
+    ('vocabulary',),
     ('errors', 'files', 'progress', 'resources', 'strict_yaml'),
     (
         'weights',
@@ -27,7 +28,7 @@ FLOORS = (
     ('harness.networks',),
     ('harness.accuracy', 'harness.speed'),
     ('harness.table',),
-    ('harness.suites',),
+    ('harness.suites', 'harness.suite_file'),
     ('harness.leaderboard',),
     ('report', 'training', 'detection'),
     ('arguments', 'api'),

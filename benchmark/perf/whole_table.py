@@ -107,7 +107,17 @@ def run_ours(setup: Setup, data: Path, variant: str) -> Run:
         f'version: 1\nmodels: [{models}]\ndata: {{name: photographs}}\naccuracy: {{{", ".join(settings)}}}\n'
     )
     out = setup.folder / 'ours'
-    command = [sys.executable, '-m', 'eca_zoo', 'leaderboard', str(suite), '--data-dir', str(data), '--out', str(out)]
+    command = [
+        sys.executable,
+        '-m',
+        'eca_zoo',
+        'leaderboard',
+        str(suite),
+        '--data-dir',
+        str(data),
+        '--run-dir',
+        str(out),
+    ]
     wall, cpu = timed([*command, '--restart'], setup.threads)
     return Run(wall, cpu, accuracies(out / 'leaderboard.csv'))
 

@@ -5,16 +5,21 @@ function from the parsed arguments to the exit code. torch is imported inside it
 """
 
 import argparse
+import difflib
 import gc
-import logging
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from eca_zoo.cli import benchmark, detect, export, leaderboard, predict, validate, weights
-from eca_zoo.errors import EcaZooError
+from eca_zoo.cli import benchmark, detect, export, leaderboard, predict, publish, validate, weights
+from eca_zoo.cli.collector import collect_seldom
+from eca_zoo.cli.completion import SHELLS
+from eca_zoo.cli.logs import logs
+from eca_zoo.errors import EcaZooError, Terminated
 
-_INTERRUPTED = 130
+COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,20 +28,37 @@ def build_parser() -> argparse.ArgumentParser:
         prog='eca-zoo',
         description='ECA-Net for timm: verified weights, validation and benchmarks.',
     )
-    parser.add_argument('--version', action='store_true', help='print the version and exit')
+    parser.add_argument('--version', '-V', action='store_true', help='print the version and exit')
+    parser.add_argument('--print-completion', choices=SHELLS, help='print what completes the command in a shell')
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    common.add_argument('--verbose', '-v', action='store_true', help='log what is done')
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument('--verbose', '-v', action='store_true', help='log what is done, by libraries too')
+    loudness.add_argument(
+        '--quiet', '-q', action='store_true',
+        help='no progress: no bar on a terminal, and elsewhere no lines on what is begun and done',
+    )  # fmt: skip
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, validate, predict, detect, benchmark, leaderboard, export):
+    for module in (weights, publish, validate, predict, detect, benchmark, leaderboard, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: the process's) and return its exit code: 0, 1 (failed) or 2 (wrong)."""
+def main(argv: Sequence[str] | None = None, owns_process: bool = False) -> int:
+    """Run the command line ``argv`` (default: the process's) and return its exit code: 0, 1 (failed) or 2 (wrong).
+
+    Args:
+        argv: the arguments.
+        owns_process: the process does nothing else, so that what it is set to need not be put back.
+    """
     parser = build_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    _check_command(parser, argv[0] if argv else '')
     args = parser.parse_args(argv)
+    args.owns_process = owns_process
+    if args.print_completion:
+        args.command, args.run, args.debug = '--print-completion', _print_completion, False
+        return run_command(args)
     if args.version:
         from importlib.metadata import version
 
@@ -45,22 +67,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 2
-    level = logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(level=level, format='%(levelname)s: %(message)s', stream=sys.stderr)
-    return run_command(args)
+    with logs(args.quiet, args.verbose):
+        return run_command(args)
+
+
+def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
+    """End with the nearest names where ``word``, the first one, is no command."""
+    if word and not word.startswith('-') and word not in COMMANDS:
+        nearest = difflib.get_close_matches(word, COMMANDS, n=2, cutoff=0.5)
+        remedy = f'the nearest is {" or ".join(nearest)}' if nearest else f'there are {", ".join(COMMANDS)}'
+        parser.error(f'there is no command {word!r}; {remedy}')
+
+
+def _print_completion(args: argparse.Namespace) -> int:
+    from eca_zoo.cli.completion import completion
+
+    print(completion(build_parser(), args.print_completion))
+    return 0
 
 
 def run_process(argv: Sequence[str] | None = None) -> int:
     """``main`` for a process that does nothing else, which begins and ends sooner.
 
-    Importing torch and timm makes some hundred thousand objects that live until the process ends: the garbage collector
-    looks at them less often meanwhile, and not again when they end.
+    The garbage collector looks less often at the objects that importing torch and timm makes, and not again when the
+    process ends.
     """
-    gc.set_threshold(10_000)
+    collect_seldom()
+    _print_any_text()
     try:
-        return main(argv)
+        return main(argv, owns_process=True)
     finally:
         gc.freeze()
+
+
+def _print_any_text() -> None:
+    """Let standard output, like standard error, show what its encoding lacks as an escape in the place of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -73,9 +116,10 @@ def run_command(args: argparse.Namespace) -> int:
         if not error.is_said_elsewhere:
             print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f'eca-zoo {args.command}: interrupted', file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as wish:
+        number = signal.SIGTERM if isinstance(wish, Terminated) else signal.SIGINT
+        print(f'eca-zoo {args.command}: stopped by {number.name}', file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: point stdout elsewhere so that closing it raises nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

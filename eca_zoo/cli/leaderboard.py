@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.collector import collect_as_usual
+from eca_zoo.cli.flags import add_run_dir, add_setting
 from eca_zoo.resources import packaged_names
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 A run that was killed continues when the same command is given again. On several GPUs or machines:
-  torchrun --nproc-per-node 8 -m eca_zoo leaderboard imagenet --data-dir /data/imagenet --out runs/table
+  torchrun --nproc-per-node 8 -m eca_zoo leaderboard imagenet --data-dir /data/imagenet --run-dir runs/table
 """
 
 
@@ -26,7 +28,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('suite', metavar='SUITE', help=f'YAML file, or one of {", ".join(packaged_names("suites"))}')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='run directory; the table goes there')
+    add_run_dir(parser, help='folder of the run; the table goes there, and a run that was killed goes on in it')
     parser.add_argument('--data-dir', type=Path, metavar='DIR', help="folder or tar of the suite's data set")
     parser.add_argument(
         '--format', choices=('eca', 'timm'), default='eca', help="timm: write the two files of timm's leaderboard too"
@@ -34,21 +36,46 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--check', action='store_true', help='exit with 1 if a top-1 is off by more than the tolerance of the suite'
     )
-    parser.add_argument('--restart', action='store_true', help='forget what the run directory holds')
+    # They go before the suite's own settings, of validation and throughput.
+    own = '(default: what the suite says)'
+    add_setting(parser, 'device', help=f'auto, cpu, cuda, cuda:1, mps or xpu {own}')
+    add_setting(parser, 'batch_size', '-b', type=int, metavar='N', help=f'images a step {own}')
+    add_setting(parser, 'precision', metavar='P', help=f'fp32, tf32, fp16, bf16, amp or amp_bf16 {own}')
+    add_setting(parser, 'workers', '-j', type=int, metavar='N', help=f'processes that decode {own}')
+    parser.add_argument('--restart', action='store_true', help='forget what the --run-dir holds')
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     from eca_zoo.api import leaderboard
+    from eca_zoo.errors import InputError
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
-    with stop_on_signals() as stop, process_group():
+    if args.run_dir is None:
+        raise InputError('the run needs a folder; name one with --run-dir DIR')
+    collect_as_usual()
+    settings = {name: getattr(args, name) for name in ('device', 'batch_size', 'precision', 'workers')}
+    with stop_on_signals() as stop, process_group(stop.ends_waiting):
+        if args.owns_process:
+            _keep_memory(args.suite, settings)
         table = leaderboard(
-            args.suite, args.out, data_dir=args.data_dir, restart=args.restart, format=args.format, progress=True,
-            command_line=sys.argv, stop=stop,
+            args.suite, args.run_dir, data_dir=args.data_dir, restart=args.restart, format=args.format,
+            progress=not args.quiet, command_line=sys.argv, stop=stop, **settings,
         )  # fmt: skip
     return 0 if table is None else _print(table, args.check)
+
+
+def _keep_memory(name: str, flags: dict[str, Any]) -> None:
+    """Keep freed memory where no throughput of the suite depends on it."""
+    from eca_zoo.harness.machine.devices import resolve_device
+    from eca_zoo.harness.machine.memory import keep_freed_memory
+    from eca_zoo.harness.machine.processes import agreed
+    from eca_zoo.harness.suites import read_suite, with_settings
+
+    timed = agreed(lambda: [resolve_device(one.device) for one in with_settings(read_suite(name), flags).throughput])
+    if not any(device.type == 'cpu' for device in timed):
+        keep_freed_memory()
 
 
 def _print(table: 'pd.DataFrame', check: bool) -> int:

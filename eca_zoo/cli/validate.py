@@ -1,16 +1,17 @@
 """The subcommand ``validate``: accuracy of one or many models on one data set, with the flags of timm's validate.py."""
 
 import argparse
-import ast
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli import validate_detectors
-from eca_zoo.cli.validate_report import exit_code, report
+from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_run_dir, add_running, add_setting, add_workers
+from eca_zoo.cli.validate_report import exit_code, report, results_file
 from eca_zoo.harness.data.data_spec import CLASS_LEVELS
 from eca_zoo.harness.data.kinds import prefixes
 
 if TYPE_CHECKING:
+    from eca_zoo.harness.accuracy.results import AccuracyResult
     from eca_zoo.harness.accuracy.settings import EvalSettings
     from eca_zoo.harness.data.data_spec import DataSpec
     from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 _NO_COUNTERPART = {
     '--num-gpu': 'start one process for each GPU: torchrun --nproc-per-node N validate.py ...',
     '--tf-preprocessing': 'there is no TensorFlow here',
-    '--fuser': 'the fusers of TorchScript are gone from torch; use --torchcompile',
-    '--aot-autograd': 'use --torchcompile aot_eager',
+    '--fuser': 'the fusers of TorchScript are gone from torch; use --compile',
+    '--aot-autograd': 'use --compile aot_eager',
     '--fast-norm': 'it changes numbers; use --amp or --model-dtype',
     '--naflex-loader': 'images have one size here',
     '--naflex-max-seq-len': 'images have one size here',
@@ -28,7 +29,7 @@ _EPILOG = (
     "Flags of timm's validate.py that have no counterpart: "
     + '; '.join(f'{flag} ({why})' for flag, why in _NO_COUNTERPART.items())
     + '. Accepted without any effect: --pretrained (weights are loaded unless there is a --checkpoint), --retry (a '
-    'batch that does not fit is always halved), --log-freq (progress is shown by time, on a terminal). Other defaults: '
+    'batch that does not fit is always halved), --log-freq (progress is shown by time). Other defaults: '
     '--device is the GPU if there is one, fp32 is exact (TF32 only with --precision tf32), --batch-size is 16 on the '
     'CPU. A run with --run-dir can be killed at any moment; the same command continues it. Under torchrun each process '
     'counts its part of the images.'
@@ -65,33 +66,22 @@ class _NoCounterpart(argparse.Action):
         namespace.no_counterpart = self.option_strings[0]
 
 
-class _KeyValues(argparse.Action):
-    """``key=value`` pairs; a value is a Python literal, or text."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        pairs = {}
-        for item in values:
-            key, equals, text = item.partition('=')
-            if not equals:
-                parser.error(f'{option_string}: expected KEY=VALUE, not {item!r}')
-            try:
-                pairs[key] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                pairs[key] = text
-        setattr(namespace, self.dest, pairs)
-
-
 def _add_data(group: Any) -> None:
-    group.add_argument('data', nargs='?', metavar='DIR', type=Path, help='folder or tar file; or use --data-dir')
-    group.add_argument('--data-dir', metavar='DIR', type=Path, help='folder with one folder a class, or a tar of it')
+    group.add_argument(
+        'data', nargs='*', metavar='DIR', help='folder or tar (or --data-dir); names of models before it (or --model)'
+    )
+    group.add_argument(
+        '--data-dir', metavar='DIR', type=Path, action='append',
+        help='folder with one folder a class, or a tar of it',
+    )  # fmt: skip
     group.add_argument(
         '--dataset', metavar='NAME', default='',
         help=f"timm's name of a data set: {prefixes()} and a name (default: folder or tar)",
     )  # fmt: skip
     group.add_argument('--split', metavar='NAME', default='validation', help='of the data set (default: validation)')
     group.add_argument('--num-samples', metavar='N', type=int, help='images of a streamed data set')
-    group.add_argument('--dataset-download', action='store_true', help='let timm download the data set')
-    group.add_argument('--dataset-trust-remote-code', action='store_true', help='let a hub data set run its code')
+    add_setting(group, 'download', action='store_true', help='let timm download the data set')
+    add_setting(group, 'trust_remote_code', action='store_true', help='let a hub data set run its code')
     group.add_argument('--class-map', metavar='FILE', type=Path, help='class names, one a line, or JSON name: index')
     group.add_argument(
         '--class-level', choices=CLASS_LEVELS,
@@ -116,17 +106,18 @@ def _add_data(group: Any) -> None:
 
 def _add_models(group: Any) -> None:
     group.add_argument(
-        '--model', '-m', metavar='NAME', nargs='+', required=True,
-        help="timm models, patterns such as 'eca_*', all, or files with one a line",
+        '--model', '-m', metavar='NAME', nargs='+', action='extend', default=[], help=NAMES,
     )  # fmt: skip
-    group.add_argument('--checkpoint', metavar='FILE', type=Path, help='weights, or a folder of them')
+    group.add_argument(
+        '--checkpoint', metavar='FILE', type=Path, nargs='+', action='extend',
+        help='weights, or a folder of them; several give a row each',
+    )  # fmt: skip
     group.add_argument('--use-ema', action='store_true', help='averaged weights of a training checkpoint')
     group.add_argument('--num-classes', metavar='N', type=int, help="of the model (default: the model's)")
     group.add_argument('--in-chans', metavar='N', type=int, help="channels of the input (default: the model's)")
-    group.add_argument('--gp', metavar='POOL', help='global pooling: fast, avg, max, avgmax or catavgmax')
-    group.add_argument('--reparam', action='store_true', help='fold the branches of models that are made for it')
+    add_setting(group, 'global_pool', metavar='POOL', help='global pooling: fast, avg, max, avgmax or catavgmax')
     group.add_argument(
-        '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=_KeyValues, default={}, help='of the entry point'
+        '--model-kwargs', metavar='KEY=VALUE', nargs='*', action=KeyValues, default={}, help='of the entry point'
     )
     group.add_argument('--seed', metavar='N', type=int, default=42, help='of weights that no checkpoint has')
 
@@ -148,35 +139,32 @@ def _add_input(group: Any) -> None:
 
 
 def _add_running(group: Any) -> None:
-    group.add_argument('-b', '--batch-size', metavar='N', type=int, help='images a step (default: 256; 16 on the CPU)')
-    group.add_argument('-j', '--workers', metavar='N', type=int, help='processes that decode (default: by processors)')
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
-    group.add_argument('--precision', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
-    group.add_argument('--amp', action='store_true', help='autocast, to the --amp-dtype')
-    group.add_argument('--amp-dtype', default='float16', choices=('float16', 'bfloat16'))
+    add_running(group)
+    add_workers(group)
+    group.add_argument('--precision', metavar='P', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
     group.add_argument('--model-dtype', choices=('float32', 'float16', 'bfloat16'), help='of parameters and input')
-    group.add_argument(
-        '--channels-last',
-        action=argparse.BooleanOptionalAction,
-        help='memory format of parameters and input (default: on the CPU and CUDA)',
-    )
-    group.add_argument('--fuse', action='store_true', help='run the form for inference: batch norms folded')
     compilers = group.add_mutually_exclusive_group()
     compilers.add_argument('--torchscript', action='store_true', help='torch.jit.script')
-    compilers.add_argument(
-        '--torchcompile', metavar='BACKEND', nargs='?', const='inductor', default='', help='torch.compile'
-    )
-    group.add_argument('--torchcompile-mode', metavar='MODE', default='', help='of torch.compile')
-    group.add_argument('--no-prefetcher', action='store_true', help='normalise images one by one, in the workers')
-    group.add_argument('--pin-mem', action='store_true', default=None, help='page-locked batches (default: on CUDA)')
+    add_compile(compilers)
+    add_setting(group, 'normalize_in_workers', action='store_true', help='normalise images one by one, in the workers')
+    add_setting(group, 'pin_memory', action='store_true', default=None, help='page-locked batches (default: on CUDA)')
 
 
 def _add_output(group: Any) -> None:
-    group.add_argument('--results-file', metavar='FILE', type=Path, help="table with timm's columns")
-    group.add_argument('--results-format', choices=('csv', 'json'), default='csv')
+    group.add_argument(
+        '--results-file', metavar='FILE', type=Path, help="table with timm's columns: .csv, .json, .md or .parquet"
+    )
+    group.add_argument(
+        '--results-format', choices=('csv', 'json', 'md', 'parquet'), help='of a file whose name does not end in one'
+    )
     group.add_argument('--metrics-avg', choices=('micro', 'macro', 'weighted'), help='also precision, recall and F1')
-    group.add_argument('--save-predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
-    group.add_argument('--run-dir', metavar='DIR', type=Path, help='journal: a killed run continues from it')
+    add_setting(group, 'predictions', metavar='FILE', type=Path, help='Parquet: best five classes of each image')
+    formats = '.csv, .json, .md or .parquet'
+    group.add_argument('--per-class', metavar='FILE', type=Path, help=f'what was counted of each class: {formats}')
+    group.add_argument(
+        '--confusion', metavar='FILE', type=Path, help=f'images for each class and first guess: {formats}'
+    )
+    add_run_dir(group, help='folder with a journal, in which a run that was killed goes on')
     group.add_argument(
         '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
     )
@@ -184,25 +172,38 @@ def _add_output(group: Any) -> None:
 
 
 def _run_validate(args: argparse.Namespace) -> int:
-    from eca_zoo.api import evaluation_results
+    from eca_zoo.api.accuracy import evaluation_results
     from eca_zoo.errors import InputError
+    from eca_zoo.harness.machine.devices import resolve_device
+    from eca_zoo.harness.machine.memory import keep_freed_memory
     from eca_zoo.harness.machine.processes import agreed, process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
     if args.no_counterpart is not None:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
-    _move_data_from_models(args)
+    _find_data(args)
     _quiet_hub(args.verbose)
     if validate_detectors.are_detectors(args.model):
         return validate_detectors.run(args, _precision(args))
     validate_detectors.check_classifier_flags(args)
-    with stop_on_signals() as stop, process_group() as processes:
-        models, data, settings = agreed(lambda: (_model_specs(args), _data_spec(args), _settings(args)))
-        results = evaluation_results(
-            models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.save_predictions,
-            record_every=args.record_every, progress=True, stop=stop,
+    with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
+        models, data, settings, file = agreed(
+            lambda: (_model_specs(args), _data_spec(args), _settings(args), results_file(args))
+        )
+        if args.owns_process and resolve_device(settings.device).type == 'cpu':
+            # No accuracy depends on it.
+            keep_freed_memory()
+        codes: list[int] = []
+
+        def finish(results: list['AccuracyResult']) -> None:
+            codes.append(report(args, results, file) if processes.is_main else exit_code(results))
+
+        evaluation_results(
+            models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.predictions,
+            per_class=args.per_class, confusion=args.confusion, record_every=args.record_every,
+            progress=not args.quiet, stop=stop, measured=finish,
         )  # fmt: skip
-        return report(args, results) if processes.is_main else exit_code(results)
+        return codes[0]
 
 
 def _quiet_hub(verbose: bool) -> None:
@@ -212,14 +213,36 @@ def _quiet_hub(verbose: bool) -> None:
     (hub_logging.set_verbosity_warning if verbose else hub_logging.set_verbosity_error)()
 
 
-def _move_data_from_models(args: argparse.Namespace) -> None:
-    """``--model NAME DIR`` is how timm's users type it; the list of models has taken the folder."""
-    if args.data is None and args.data_dir is None and not args.dataset and len(args.model) > 1:
-        last = args.model[-1]
-        looks_like_data = last.endswith('.tar') or ('/' in last and ':' not in last and not last.endswith('.txt'))
-        if looks_like_data or Path(last).is_dir():
-            args.data = Path(last)
-            args.model = args.model[:-1]
+def _find_data(args: argparse.Namespace) -> None:
+    """Make ``args.data_dir`` the one path that was given for the data, or None.
+
+    ``--model NAME DIR`` and ``--checkpoint FILE DIR`` is how timm's users type it; the list has taken the folder.
+
+    Raises:
+        InputError: there are several.
+    """
+    from eca_zoo.errors import InputError
+
+    has_flag, words, args.data = bool(args.model), args.data, []
+    for word in words:
+        is_name = not has_flag and not _looks_like_data(word)
+        (args.model if is_name else args.data).append(word)
+    given = [*map(Path, args.data), *(args.data_dir or [])]
+    for taken in (args.model, args.checkpoint or []):
+        if not given and not args.dataset and len(taken) > 1 and _looks_like_data(str(taken[-1])):
+            given.append(Path(taken.pop()))
+    if len(given) > 1:
+        raise InputError(f'{" and ".join(map(str, given))}: data is one folder or tar; name one, and run each alone')
+    args.data_dir = given[0] if given else None
+
+
+def _looks_like_data(word: str) -> bool:
+    from eca_zoo.harness.networks.user_checkpoint import SUFFIXES
+
+    path = Path(word)
+    if path.is_file() or word.endswith(('.txt', *SUFFIXES)):
+        return word.endswith('.tar') and not word.endswith(SUFFIXES)
+    return word.endswith('.tar') or path.is_dir() or ('/' in word and ':' not in word)
 
 
 def _model_specs(args: argparse.Namespace) -> list['ModelSpec']:
@@ -232,7 +255,7 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
     from eca_zoo.harness.data.data_spec import DataSpec
 
     return DataSpec(
-        root=args.data_dir or args.data,
+        root=args.data_dir,
         dataset=args.dataset,
         split=args.split,
         class_map=args.class_map,
@@ -245,8 +268,8 @@ def _data_spec(args: argparse.Namespace) -> 'DataSpec':
         target_key=args.target_key,
         input_img_mode=args.input_img_mode,
         skip_bad_images=args.skip_bad_images,
-        download=args.dataset_download,
-        trust_remote_code=args.dataset_trust_remote_code,
+        download=args.download,
+        trust_remote_code=args.trust_remote_code,
     )
 
 
@@ -269,15 +292,15 @@ def _settings(args: argparse.Namespace) -> 'EvalSettings':
         device=args.device,
         precision=_precision(args),
         channels_last=args.channels_last,
-        compile=args.torchcompile,
-        compile_mode=args.torchcompile_mode,
+        compile=args.compile,
+        compile_mode=args.compile_mode,
         torchscript=args.torchscript,
-        global_pool=args.gp,
-        reparameterize=args.reparam,
+        global_pool=args.global_pool,
+        reparameterize=args.reparameterize,
         fuse=args.fuse,
         use_ema=args.use_ema,
-        normalize_in_workers=args.no_prefetcher,
-        pin_memory=args.pin_mem,
+        normalize_in_workers=args.normalize_in_workers,
+        pin_memory=args.pin_memory,
         seed=args.seed,
         preprocess=args.preprocess,
     )

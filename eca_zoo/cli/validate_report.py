@@ -1,8 +1,6 @@
-"""What ``validate`` prints and writes: timm's columns as text, CSV or JSON."""
+"""What ``validate`` prints and writes: timm's columns as text and in a results file."""
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eca_zoo.harness.accuracy.results import AccuracyResult
+    from eca_zoo.harness.table.results_file import ResultsFile
 
 
 def exit_code(results: Sequence['AccuracyResult']) -> int:
@@ -19,30 +18,54 @@ def exit_code(results: Sequence['AccuracyResult']) -> int:
     return max(codes) if len(codes) == 1 else 1
 
 
-def report(args: argparse.Namespace, results: Sequence['AccuracyResult']) -> int:
-    """Print the table, and what was skipped or failed; write the results file; returns the exit code."""
+def results_file(args: argparse.Namespace) -> 'ResultsFile | None':
+    """The file that ``args`` name for the table; None if they name none.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    from eca_zoo.harness.table.results_file import ResultsFile
+
+    return None if args.results_file is None else ResultsFile(args.results_file, args.results_format)
+
+
+def report(args: argparse.Namespace, results: Sequence['AccuracyResult'], file: 'ResultsFile | None') -> int:
+    """Write the results file; print the table, and what was skipped or failed; returns the exit code."""
     good = [result for result in results if result.error is None]
     good.sort(key=lambda result: -(result.top1 or 0))
-    rows = [_row(result, args.metrics_avg, args.checkpoint) for result in good]
+    rows = [_row(result, args.metrics_avg, args.checkpoint or ()) for result in good]
+    not_written = _write(rows, file, len(results)) if rows and file is not None else None
     if rows:
         print(_as_text(rows, good), flush=True)
     skipped = dict.fromkeys(image for result in results for image in result.skipped)
     for image in skipped:
         print(f'eca-zoo validate: skipped {image.name}: {image.reason}', file=sys.stderr)
-    for result in results:
-        if result.error is not None:
-            print(f'eca-zoo validate: error: {result.error}', file=sys.stderr)
-    if args.results_file is not None and rows:
-        from eca_zoo.harness.table.files import write_text
-
-        write_text(args.results_file, _as_json(rows, len(results)) if args.results_format == 'json' else _as_csv(rows))
-    return exit_code(results)
+    for error in [*(result.error for result in results), not_written]:
+        if error is not None:
+            print(f'eca-zoo validate: error: {error}', file=sys.stderr)
+    return exit_code(results) or int(not_written is not None)
 
 
-def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None) -> dict[str, Any]:
+def _write(rows: Sequence[dict[str, Any]], file: 'ResultsFile', count: int) -> str | None:
+    """Write the results of ``count`` models, as timm does; returns why they could not be written."""
+    import pandas as pd
+
+    from eca_zoo.files import StorageError
+
+    frame = pd.DataFrame(list(rows))
+    # Digits as Python gives them, which are timm's.
+    cells = pd.DataFrame([{name: str(value) for name, value in row.items()} for row in rows])
+    try:
+        file.write(frame, cells, json.dumps(rows[0] if count == 1 else list(rows), indent=4))
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def _row(result: 'AccuracyResult', metrics: str | None, checkpoints: Sequence[Path]) -> dict[str, Any]:
     """timm's columns, in timm's order, and the number of images that they are of."""
     row: dict[str, Any] = {
-        'model': result.model.partition('@')[0],
+        'model': result.name or result.model,
         'top1': result.top1,
         'top1_err': result.top1_err,
         'top5': result.top5,
@@ -61,21 +84,9 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoint: Path | None)
         'interpolation': result.interpolation,
         'num_images': result.num_images,
     }
-    if checkpoint is not None and checkpoint.is_dir():
+    if len(checkpoints) > 1 or any(path.is_dir() for path in checkpoints):
         row['checkpoint'] = str(result.checkpoint)
     return row
-
-
-def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _as_json(rows: Sequence[dict[str, Any]], count: int) -> str:
-    return json.dumps(rows[0] if count == 1 else list(rows), indent=4)
 
 
 def _as_text(rows: Sequence[dict[str, Any]], results: Sequence['AccuracyResult']) -> str:

@@ -1,13 +1,19 @@
-"""The subcommands of ``eca-zoo`` for weights: convert, fetch, verify, list and publish."""
+"""The subcommands of ``eca-zoo`` for weights: convert, fetch, verify and list."""
 
 import argparse
 import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from eca_zoo.cli.names import add_names, names_in
+
+if TYPE_CHECKING:
+    from eca_zoo.weights.manifest import Entry
+
+from eca_zoo.cli.flags import CHECKPOINTS, add_setting
 
 _COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'reported_box_ap', 'reported_mask_ap', 'status')
 
@@ -18,7 +24,6 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     _add_fetch(subparsers, parents)
     _add_verify(subparsers, parents)
     _add_list(subparsers, parents)
-    _add_publish(subparsers, parents)
 
 
 def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -29,14 +34,14 @@ def _add_convert(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--model', metavar='NAME', help='architecture that it must hold, or architecture.tag to record it under'
     )
-    parser.add_argument('--out', type=Path, metavar='DIR', help='also write the hub-ready folder here')
+    add_setting(parser, 'folder', type=Path, metavar='DIR', help='also write the hub-ready folder here')
     parser.set_defaults(run=_run_convert)
 
 
 def _run_convert(args: argparse.Namespace) -> int:
     from eca_zoo.weights.convert.conversion import convert
 
-    result = convert(args.file, args.model, args.out)
+    result = convert(args.file, args.model, args.folder)
     print(f'{result.name}: kernel sizes {list(result.kernel_sizes)}, {result.num_classes} classes')
     print(f'  from  {args.file} ({result.source_size} bytes, SHA-256 {result.source_sha256})')
     print(f'  to    {result.folder}')
@@ -50,15 +55,14 @@ def _add_fetch(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         'fetch', parents=parents, help='fetch checkpoints whose hash is known, or repair them'
     )
-    parser.add_argument(
-        'names', nargs='+', metavar='NAME', help="checkpoint, architecture, pattern such as 'eca_*', or all"
-    )
+    add_names(parser, CHECKPOINTS)
     parser.add_argument('--offline', action='store_true', help='use what is here; HF_HUB_OFFLINE=1 does the same')
     parser.add_argument(
         '--from-authors', action='store_true', help="download the authors' file from Google Drive and convert it"
     )
     parser.add_argument('--yes', '-y', action='store_true', help='trust the first copy of a file without being asked')
-    parser.add_argument('--jobs', '-j', type=_positive, default=4, metavar='N', help='downloads at a time (default: 4)')
+    add_setting(parser, 'downloads', type=_positive, default=4, metavar='N', help='downloads at a time (default: 4)')
+    parser.add_argument('-j', dest='downloads', type=_positive, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=_run_fetch)
 
 
@@ -72,14 +76,20 @@ def _positive(text: str) -> int:
 def _run_fetch(args: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
+    from eca_zoo.errors import InputError
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+    from eca_zoo.weights.errors import convert_needed
     from eca_zoo.weights.manifest import load_manifest
     from eca_zoo.weights.sources.copies import copies_on_disk
     from eca_zoo.weights.sources.fetch import fetch_many
 
-    _quiet_hub(args)
+    quiet_hub(args)
+    names = names_in(args)
+    if not names:
+        raise InputError('no checkpoint is named; give at least one, such as eca_resnet50, or all')
     manifest = load_manifest()
-    entries = {name: manifest.models[name] for name in expand_checkpoint_names(args.names, manifest)}
+    entries = {name: manifest.models[name] for name in expand_checkpoint_names(names, manifest)}
+    skipped = [name for name in manifest.models if name not in entries] if 'all' in names else []
     if args.from_authors:
         return _fetch_from_authors(entries, args)
     absent = [e.checkpoint for n, e in entries.items() if e.checkpoint and not copies_on_disk(n, e.checkpoint)]
@@ -91,11 +101,13 @@ def _run_fetch(args: argparse.Namespace) -> int:
             with lock:
                 bar.update(count)
 
-        results = fetch_many(entries, offline=args.offline, workers=args.jobs, progress=progress)
+        results = fetch_many(entries, offline=args.offline, workers=args.downloads, progress=progress)
     for result in results:
         if result.error is None:
             print(f'{result.name}  {"was here" if result.was_here else "fetched"}  {result.path}')
-    return _report_errors('fetch', [result.error for result in results if result.error is not None], args.debug)
+    for name in skipped:
+        print(f'{name}  skipped  {convert_needed(name, manifest.models[name]).remedy}')
+    return report_errors('fetch', [result.error for result in results if result.error is not None], args.debug)
 
 
 def _fetch_from_authors(entries: dict[str, Any], args: argparse.Namespace) -> int:
@@ -114,7 +126,7 @@ def _fetch_from_authors(entries: dict[str, Any], args: argparse.Namespace) -> in
             print(f"  authors' file SHA-256 {result.source_sha256}, converted SHA-256 {result.sha256}")
         except EcaZooError as error:
             errors.append(error)
-    return _report_errors('fetch', errors, args.debug)
+    return report_errors('fetch', errors, args.debug)
 
 
 def _agrees(question: str, yes: bool) -> bool:
@@ -131,7 +143,7 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def _quiet_hub(args: argparse.Namespace) -> None:
+def quiet_hub(args: argparse.Namespace) -> None:
     """Let the hub's client log its retries only where the user asked for a log, and show progress on a terminal."""
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
@@ -141,7 +153,7 @@ def _quiet_hub(args: argparse.Namespace) -> None:
     (hub_logging.set_verbosity_warning if args.verbose else hub_logging.set_verbosity_error)()
 
 
-def _report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
+def report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
     """Print one line an error; the exit code is 1 if a run failed, 2 if all is wrong input, 0 without any."""
     if debug and errors:
         raise errors[0]
@@ -152,7 +164,8 @@ def _report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
 
 def _add_verify(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('verify', parents=parents, help='check the checkpoints on this machine')
-    parser.add_argument('names', nargs='*', metavar='NAME', help='as for fetch (default: all that are here)')
+    add_names(parser, f'{CHECKPOINTS} (default: all that are here)')
+    parser.add_argument('--format', choices=('text', 'json'), default='text', help='default: text')
     parser.set_defaults(run=_run_verify)
 
 
@@ -164,30 +177,47 @@ def _run_verify(args: argparse.Namespace) -> int:
     from eca_zoo.weights.verify import verify
 
     manifest = load_manifest()
+    rows: list[dict[str, Any]] = []
     errors: list[Exception] = []
-    for name in expand_checkpoint_names(args.names or ['all'], manifest):
-        files = verify(name, manifest.models[name])
-        for file in files:
-            if file.error is None:
-                print(f'{name}  ok  {file.path}')
-            else:
-                errors.append(file.error)
-        if not files and args.names:
-            entry = manifest.models[name]
+    names = names_in(args)
+    for name in expand_checkpoint_names(names or ['all'], manifest):
+        entry = manifest.models[name]
+        found: list[tuple[Path | None, Exception | None]] = [(file.path, file.error) for file in verify(name, entry)]
+        if not found and names:
             absent = InputError(f'{name} is not on this machine; to get it run: eca-zoo fetch {name}')
-            errors.append(absent if entry.checkpoint is not None else convert_needed(name, entry))
-    return _report_errors('verify', errors, args.debug)
+            found = [(None, absent if entry.checkpoint is not None else convert_needed(name, entry))]
+        for path, error in found:
+            rows.append(_verified_row(name, entry, path, error))
+            if error is None and args.format == 'text':
+                print(f'{name}  ok  {path}')
+        errors += [error for _, error in found if error is not None]
+    if args.format == 'json':
+        print(json.dumps(rows, indent=2))
+    return report_errors('verify', errors, args.debug)
+
+
+def _verified_row(name: str, entry: 'Entry', path: Path | None, error: Exception | None) -> dict[str, Any]:
+    """One file that was verified, as JSON; ``size`` in bytes and ``sha256`` are those that it must have."""
+    checkpoint = entry.checkpoint
+    return {
+        'model': name,
+        'path': None if path is None else str(path),
+        'ok': error is None,
+        'size': None if checkpoint is None else checkpoint.size,
+        'sha256': None if checkpoint is None else checkpoint.sha256,
+        'error': None if error is None else str(error),
+    }
 
 
 def _add_list(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser('list', parents=parents, help='list the checkpoints')
-    parser.add_argument('pattern', nargs='?', default='*', metavar='PATTERN', help="such as 'eca_resnet*'")
+    add_names(parser, f'{CHECKPOINTS} (default: all of them)', 'PATTERN')
     parser.add_argument('--format', choices=('table', 'csv', 'json'), default='table')
     parser.set_defaults(run=_run_list)
 
 
 def _run_list(args: argparse.Namespace) -> int:
-    rows = _list_rows(args.pattern)
+    rows = _list_rows(names_in(args) or ['*'])
     if args.format == 'json':
         print(json.dumps(rows, indent=2))
     elif args.format == 'csv':
@@ -199,33 +229,26 @@ def _run_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list_rows(pattern: str) -> list[dict[str, Any]]:
+def _list_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
     """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, reported figures percent."""
+    from eca_zoo.detection.complexity import complexity_of_checkpoint
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
-    from eca_zoo.weights.sources.copies import copies_on_disk
+    from eca_zoo.weights.sources.copies import condition_on_disk
 
     manifest, rows = load_manifest(), []
-    for name in expand_checkpoint_names([pattern], manifest):
+    for name in expand_checkpoint_names(patterns, manifest):
         entry = manifest.models[name]
-        counts = _complexity(name, entry)
+        counts = complexity_of_checkpoint(name, entry)
         status = 'convert needed'
         if entry.checkpoint is not None:
-            status = 'here' if copies_on_disk(name, entry.checkpoint) else 'fetchable'
+            status = condition_on_disk(name, entry.checkpoint) or 'fetchable'
         reported = entry.reported
         top1 = reported.top1 if reported is not None else None
         box, mask = (figures and figures.ap for figures in (reported and reported.box, reported and reported.mask))
         cells = (name, counts.params, round(counts.macs / 1e9, 3), top1, box, mask, status)
         rows.append(dict(zip(_COLUMNS, cells, strict=True)))
     return rows
-
-
-def _complexity(name: str, entry: Any) -> Any:
-    """Counts of a network at its own size, or of a detector at that of its authors' table."""
-    from eca_zoo.detection.complexity import detector_complexity
-    from eca_zoo.harness.networks.complexity import complexity
-
-    return detector_complexity(name) if entry.is_detector else complexity(name)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -241,71 +264,3 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 def _cell(value: Any) -> str:
     return f'{value:,}' if isinstance(value, int) else str(value)
-
-
-def _add_publish(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser('publish', parents=parents, help='publish a checkpoint on the Hugging Face Hub')
-    parser.add_argument('name', metavar='NAME', help='checkpoint or architecture')
-    parser.add_argument('--repo', metavar='ORG/NAME', help='repository on the hub; it is made if need be')
-    parser.add_argument('--private', action='store_true', help='make a new repository private')
-    parser.add_argument('--folder', type=Path, metavar='DIR', help='write the folder here and stop')
-    parser.add_argument(
-        '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
-    )
-    parser.set_defaults(run=_run_publish)
-
-
-def _run_publish(args: argparse.Namespace) -> int:
-    from eca_zoo.errors import InputError
-    from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
-    from eca_zoo.weights.convert.publish import publish, write_hub_folder
-    from eca_zoo.weights.manifest import load_manifest
-
-    if args.folder is None and args.repo is None:
-        raise InputError('publish needs --repo ORG/NAME, or --folder DIR to write the folder alone')
-    manifest = load_manifest()
-    names = expand_checkpoint_names([args.name], manifest)
-    if len(names) != 1:
-        raise InputError(f'{args.name}: publish takes one checkpoint, and this means {", ".join(names)}')
-    name = names[0]
-    _quiet_hub(args)
-    measured = _measured_figures(name, manifest.models[name], args.results)
-    if args.folder is not None:
-        checkpoint = write_hub_folder(name, manifest.models[name], args.folder, args.repo, measured)
-        print(f'{name}: {args.folder} ({checkpoint.size} bytes, SHA-256 {checkpoint.sha256})')
-        return 0
-    result = publish(name, manifest.models[name], args.repo, args.private, measured)
-    print(f'# {name}: {result.repo}, commit {result.commit}, {result.size} bytes, SHA-256 {result.sha256}')
-    print('# To publish it with the package, put this in the place of its entry in weights_manifest.yaml:')
-    print(result.manifest_text, end='')
-    return 0
-
-
-def _measured_figures(name: str, entry: Any, results: Path | None) -> dict[str, str]:
-    """Figures for the model card: complexity, which is counted now, and accuracy from a ``leaderboard.csv``."""
-    counts = _complexity(name, entry)
-    side = 'x'.join(map(str, counts.image_size if entry.is_detector else counts.input_size[1:]))
-    figures = {'Parameters': f'{counts.params:,}', f'Multiply-adds at {side}': f'{counts.macs / 1e9:.3f} G'}
-    if results is None:
-        return figures
-    row = _results_row(name, results)
-    for title, column in (('Top-1', 'top1'), ('Top-5', 'top5')):
-        if row.get(column):
-            figures[title] = f'{row[column]} %'
-    if row.get('num_images'):
-        figures['Images'] = f'{row["num_images"]} of {row.get("dataset") or "a data set that the table does not name"}'
-    return figures
-
-
-def _results_row(name: str, results: Path) -> dict[str, str]:
-    from eca_zoo.errors import InputError
-    from eca_zoo.files import read_text
-
-    try:
-        lines = csv.DictReader(io.StringIO(read_text(results)))
-        rows = [row for row in lines if row.get('model') in (name, name.split('.', 1)[0])]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f'{results}: cannot read the results: {error}') from None
-    if not rows:
-        raise InputError(f'{results}: it has no row for {name}; run: eca-zoo validate --model {name}')
-    return rows[0]

@@ -11,8 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from eca_zoo.detection.networks.detectors import Detector, FasterRcnn, RetinaNet
-from eca_zoo.detection.networks.registry import create_detector
+from eca_zoo.detection.networks.registry import create_detector, list_detector_architectures
+from eca_zoo.harness.networks.complexity import Complexity, complexity
 from eca_zoo.models import EcaLayer
+from eca_zoo.weights.manifest import Entry, packaged_manifest
 
 #: Height and width of the image that the authors' table counts.
 PUBLISHED_SIZE = (1280, 800)
@@ -69,6 +71,16 @@ def detector_complexity(
         flops=counts.flops,
         macs=counts.macs,
     )
+
+
+def complexity_of_checkpoint(name: str, entry: Entry) -> Complexity | DetectorComplexity:
+    """Counts of a network at its own size, or of a detector at that of its authors' table.
+
+    Args:
+        name: ``architecture.tag``.
+        entry: its manifest entry.
+    """
+    return detector_complexity(name) if entry.is_detector else complexity(name)
 
 
 def _on_meta(detector: Detector) -> Detector:
@@ -166,3 +178,25 @@ _RULES: list[tuple[type[nn.Module], _Rule]] = [
     (nn.MaxPool2d, lambda module, x, y: (x.numel(), 0)),
     (nn.AdaptiveAvgPool2d, lambda module, x, y: (x.numel(), 0)),
 ]
+
+
+def detectors_as_markdown() -> str:
+    """The table of the detectors in the documentation; what this machine has fetched or converted does not count."""
+    titles = (
+        'detector', 'tag', 'kernel sizes', 'trained params', 'FLOPs as published', 'multiply-adds', 'reported box AP',
+        'mask AP',
+    )  # fmt: skip
+    rows = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
+    manifest = packaged_manifest()
+    for record in list_detector_architectures():
+        counts = detector_complexity(record.name)
+        for name in manifest.tags(record.name):
+            reported = manifest.models[name].reported
+            box, mask = (reported.box, reported.mask) if reported is not None else (None, None)
+            cells = [
+                f'`{record.name}`', f'`{name.partition(".")[2]}`', ', '.join(map(str, record.kernel_sizes or ())),
+                f'{counts.trained_params:,}', f'{counts.flops:,}', f'{counts.macs:,}',
+                *(f'{figures.ap:.1f}' if figures is not None else '-' for figures in (box, mask)),
+            ]  # fmt: skip
+            rows.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(rows)

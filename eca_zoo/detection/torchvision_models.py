@@ -45,5 +45,10 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
     return create
 
 
+def register(name: str) -> None:
+    """Make the detector ``name`` of ``create_detector`` known to torchvision."""
+    BUILTIN_MODELS[name] = _entry_point(name)
+
+
 for _name in NAMES:
-    BUILTIN_MODELS[_name] = _entry_point(_name)
+    register(_name)

@@ -15,19 +15,22 @@ from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.machine.environment import describe_environment
-from eca_zoo.harness.machine.processes import Processes, agreed
+from eca_zoo.harness.machine.memory import allocator_variables, release_memory
+from eca_zoo.harness.machine.processes import Processes, agreed, gather
+from eca_zoo.harness.networks.baselines import baseline_of, with_baseline
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.user_checkpoint import with_head_classes
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
-from eca_zoo.harness.suites import KEYS, Suite
+from eca_zoo.harness.suite_file import KEYS, THROUGHPUT_KEYS
+from eca_zoo.harness.suites import Suite, check_files
 from eca_zoo.harness.table.files import to_csv, write_text
 from eca_zoo.harness.table.measurements import Measurements
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
 from eca_zoo.harness.table.timm_files import to_timm_files
-from eca_zoo.weights.manifest import Manifest, load_manifest
+from eca_zoo.weights.manifest import Manifest, usable_manifest
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
@@ -93,35 +96,51 @@ def run_leaderboard(
     )
     with settings_named(KEYS):
         data, measurements = agreed(lambda: _checked(suite, out, data_dir))
-    with RunDirectory(out, _run_identity(suite), restart, processes.rank) as journal:
-        accuracies: list[AccuracyResult] = []
+    own_files = (TABLE_FILE, ENVIRONMENT_FILE)
+    with RunDirectory(out, _run_identity(suite), restart, processes.rank, own_files) as journal:
+        run = _Run(suite, data, measurements, journal, timm_format=timm_format)
         if data is not None:
 
             def show(progress: Progress) -> None:
                 report('validation', progress.done, progress.total, ', '.join(progress.models))
 
             validated = [spec for spec in suite.models if spec.title in suite.validated]
-            accuracies = evaluate(
-                validated, data, suite.accuracy, journal=journal, progress=show, stop=stop, names=KEYS
-            )
-        if not processes.is_main:
-            return None
-        run = _Run(suite, data, measurements, journal, accuracies, timm_format)
-        return run.measure(command_line, report, stop)
+            try:
+                evaluate(
+                    validated, data, suite.accuracy, journal=journal, progress=show, stop=stop,
+                    measured=run.accuracies.extend, names=KEYS,
+                )  # fmt: skip
+            except Exception:
+                if processes.is_main and run.accuracies:
+                    run.write_known()
+                raise
+        # The main process times networks on all GPUs of its machine, which the others leave first.
+        release_memory()
+        gather(None)
+        return run.measure(command_line, report, stop) if processes.is_main else None
 
 
 def _checked(suite: Suite, out: Path, data_dir: Path | None) -> tuple[DataSpec | None, Measurements]:
     """Data and measurements of a suite; wrong input is found here, before the run directory is touched."""
     if out.exists() and not out.is_dir():
-        raise InputError(f'{out}: is a file; name a folder with --out')
-    return _opened(suite, data_dir), _measurements(suite)
+        raise InputError(f'{out}: is a file; name a folder with --run-dir')
+    check_files(suite, left_out=['data.data_dir'] if data_dir is not None else [])
+    data = _opened(suite, data_dir)
+    if data is not None:
+        suite.accuracy.checked()
+    return data, _measurements(suite)
 
 
 def _measurements(suite: Suite) -> Measurements:
-    baseline = next((spec for spec in suite.models if spec.title == suite.baseline), None)
+    specs = list(suite.models)
+    specs, baseline = with_baseline(specs, suite.baseline) if suite.baseline is not None else (specs, None)
     if not suite.throughput:
-        return Measurements(list(suite.models), [ThroughputSettings(img_size=suite.img_size)], 'profile', baseline)
-    return Measurements(list(suite.models), list(suite.throughput), suite.bench, baseline)
+        img_size = suite.img_size or suite.accuracy.img_size
+        return Measurements(specs, [ThroughputSettings(img_size=img_size)], 'profile', baseline)
+    for index, one in enumerate(suite.throughput):
+        with settings_named({name: f'throughput[{index}].{name}' for name in THROUGHPUT_KEYS}):
+            one.checked()
+    return Measurements(specs, list(suite.throughput), suite.bench, baseline)
 
 
 def _run_identity(suite: Suite) -> dict[str, Any]:
@@ -148,16 +167,22 @@ class _Run:
     data: DataSpec | None
     measurements: Measurements
     journal: RunDirectory
-    accuracies: list[AccuracyResult]
-    timm_format: bool
-    manifest: Manifest = field(default_factory=load_manifest)
+    accuracies: list[AccuracyResult] = field(default_factory=list)
+    timm_format: bool = False
+    manifest: Manifest = field(default_factory=usable_manifest)
+
+    def write_known(self) -> None:
+        """Write the table of what is known of a run that ends before everything is measured."""
+        self._restore()
+        self._write(count=False)
 
     def measure(self, command_line: Sequence[str], report: Report, stop: StopRequest) -> Leaderboard:
         """Count and time what the journal does not hold, and write the table."""
         journal = self.journal
         for spec in self.suite.models:
             arguments = {key: repr(value) for key, value in network_arguments(spec).items()}
-            journal.require(f'{_COMPLEXITY}/{spec.title}', {'name': spec.name, 'arguments': arguments})
+            identity = {'name': spec.name, 'arguments': arguments, 'img_size': spec.img_size}
+            journal.require(f'{_COMPLEXITY}/{spec.title}', identity)
         environment = describe_environment(command_line)
         if self.suite.throughput:
             journal.require(_THROUGHPUT, _machine(environment))
@@ -182,7 +207,8 @@ class _Run:
     def _restore(self) -> None:
         """Take what the journal holds."""
         for row in self.journal.finished_rows(_COMPLEXITY).values():
-            self.measurements.complexities[row['title'], row['img_size']] = row['cells']
+            counted = row['title'], row['img_size'], row.get('reparameterize', False)
+            self.measurements.complexities[counted] = row['cells']
         for key, row in self.journal.finished_rows(_THROUGHPUT).items():
             result = ThroughputResult(**{**row, 'settings': ThroughputSettings(**row['settings'])})
             _, results = self.measurements.measured[int(key.partition('/')[0])]
@@ -205,18 +231,21 @@ class _Run:
         """Count the complexity of the networks that the journal does not hold."""
         shared = self._shared_cells()
         total = len(self.measurements.specs)
-        for done, (title, img_size) in enumerate(self.measurements.count_complexities(shared)):
+        for done, key in enumerate(self.measurements.count_complexities(shared)):
+            title, img_size, reparameterize = key
             report('complexity', min(done, total), total, title)
             self._end_if(stop)
-            cells = self.measurements.complexities[title, img_size]
+            cells = self.measurements.complexities[key]
             if 'error' not in cells:
-                row = {'title': title, 'img_size': img_size, 'cells': cells}
-                self.journal.record_row(f'{title}@{img_size}', row, _COMPLEXITY)
+                row = {'title': title, 'img_size': img_size, 'reparameterize': reparameterize, 'cells': cells}
+                name = f'{title}@{img_size}{"/reparameterized" if reparameterize else ""}'
+                self.journal.record_row(name, row, _COMPLEXITY)
 
     def _end_if(self, stop: StopRequest) -> None:
         if stop.signal_name is not None:
             raise InterruptedRunError(
-                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues'
+                f'stopped by {stop.signal_name}; what was done is in {self.journal.path}; the same command continues',
+                signal_name=stop.signal_name,
             )
 
     def _shared_cells(self) -> dict[str, dict[str, Any]]:
@@ -232,15 +261,25 @@ class _Run:
             cells[spec.title] = {**measured, **reported}
         return cells
 
-    def _write(self) -> list[Path]:
-        """Write the table as far as it is known; returns its files."""
-        table = self.measurements.table(self._shared_cells())
-        texts = {TABLE_FILE: to_csv(table)}
-        if self.timm_format:
-            texts |= to_timm_files(table)
+    def _write(self, count: bool = True) -> list[Path]:
+        """Write the table as far as it is known; returns its files.
+
+        timm's files are kept up to date once they were asked for, and removed where nothing is left for them.
+
+        Args:
+            count: count the complexities that the table lacks.
+        """
+        journal = self.journal
+        table = self.measurements.table(self._shared_cells(), count)
+        write_text(journal.path / TABLE_FILE, to_csv(table))
+        texts = to_timm_files(table) if self.timm_format or journal.written_files() else {}
         for name, text in texts.items():
-            write_text(self.journal.path / name, text)
-        return [self.journal.path / name for name in [*texts, ENVIRONMENT_FILE]]
+            journal.record_file(name)
+            write_text(journal.path / name, text)
+        for name in journal.written_files():
+            if name not in texts:
+                journal.remove_file(name)
+        return [journal.path / name for name in [TABLE_FILE, *texts, ENVIRONMENT_FILE]]
 
     def _result(self) -> Leaderboard:
         """The finished table."""
@@ -257,7 +296,23 @@ class _Run:
         for spec in self.measurements.specs:
             if spec.title in empty:
                 reasons.setdefault(self._why_empty(spec), []).append(spec.title)
-        return [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
+        notes = [f'accuracy is empty: {reason} ({", ".join(titles)})' for reason, titles in reasons.items()]
+        return notes + self._notes_of_ratios(table)
+
+    def _notes_of_ratios(self, table: pd.DataFrame) -> list[str]:
+        """Why networks that were timed are compared with none, a line for each reason."""
+        baseline = self.measurements.baseline
+        if baseline is None:
+            return []
+        timed = table[table['infer_samples_per_sec'].notna() & table['relative_throughput'].isna()]
+        empty = [spec for spec in self.measurements.specs if spec.title in set(timed['model'])]
+        alone = [spec.title for spec in empty if baseline_of(spec, baseline) is None]
+        others = [spec.title for spec in empty if spec.title not in alone]
+        reasons = {
+            'there is no plain counterpart': alone,
+            'the baseline failed, or has another image size': others,
+        }
+        return [f'relative_throughput is empty: {why} ({", ".join(t)})' for why, t in reasons.items() if t]
 
     def _why_empty(self, spec: ModelSpec) -> str:
         if self.suite.data is None:
@@ -314,6 +369,7 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
         'threads': environment['threads']['intra_op'],
         'gpus': [gpu['name'] for gpu in environment['gpus']],
         'torch': environment['versions']['torch'],
+        'allocator': allocator_variables(),
     }
 
 

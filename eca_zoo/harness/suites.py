@@ -2,26 +2,22 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
-from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
-from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.baselines import PLAIN, Baseline, with_baseline
+from eca_zoo.harness.networks.model_names import expand_model_names
+from eca_zoo.harness.networks.model_spec import LOCAL_DIR, ModelSpec
 from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.harness.suite_file import SuiteData, SuiteFile, key_of, record_at, with_paths_from
 from eca_zoo.resources import packaged_names, packaged_path
-from eca_zoo.strict_yaml import RecordError, Strict, load_yaml, typed, typed_record
-
-VERSION = 1
-_BENCHES = ('inference', 'train', 'both')
-_T = TypeVar('_T')
+from eca_zoo.strict_yaml import RecordError, load_yaml
 
 
 class SuiteError(InputError):
@@ -34,18 +30,21 @@ class Suite:
 
     Attributes:
         name: of the file, without its extension.
-        models: networks, in the order of the rows; the baseline is one of them.
-        baseline: title of the network that relative throughputs refer to.
+        path: of the file.
+        models: networks, in the order of the rows; baselines are among them.
+        baseline: title of the network that relative throughputs refer to; ``plain`` for each network's own counterpart.
         bench: ``inference``, ``train`` or ``both``.
-        img_size: height and width for the complexity, where no throughput setting has one.
+        img_size: height and width for all that is measured, where nothing else is said.
         data: what the networks are validated on, without its folder if the suite names none; None for no accuracies.
         validated: titles of the networks that are validated.
         accuracy: settings of the validation.
         throughput: settings of the benchmark; a row a network for each of them.
         top1_tolerance: largest difference to the reported top-1, in percentage points, that passes a check.
+        files: files and folders that it names, by key.
     """
 
     name: str
+    path: Path
     models: tuple[ModelSpec, ...]
     baseline: str | None = None
     bench: str = 'inference'
@@ -55,54 +54,7 @@ class Suite:
     accuracy: EvalSettings = field(default_factory=EvalSettings)
     throughput: tuple[ThroughputSettings, ...] = ()
     top1_tolerance: float = 0.1
-
-
-class _Model(Strict, frozen=True):
-    name: str
-    label: str = ''
-    pretrained: bool = True
-    checkpoint: Path | None = None
-    num_classes: int | None = None
-    in_chans: int | None = None
-    model_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class _Check(Strict, frozen=True):
-    top1: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.top1 <= 100:
-            raise ValueError(f'top1 is a tolerance in percentage points, not {self.top1}')
-
-
-class _File(Strict, frozen=True):
-    version: int
-    models: tuple[str | _Model, ...]
-    baseline: str | None = None
-    bench: str = 'inference'
-    img_size: int | None = None
-    data: dict[str, Any] | None = None
-    accuracy: dict[str, Any] = msgspec.field(default_factory=dict)
-    throughput: tuple[dict[str, Any], ...] = ()
-    check: _Check = _Check()
-
-    def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError(f'version: expected {VERSION}, found {self.version}')
-        if not self.models:
-            raise ValueError('models: it names none; list at least one, such as eca_resnet50')
-        if self.img_size is not None and self.img_size < 1:
-            raise ValueError(f'img_size: must be at least 1, not {self.img_size}')
-        if self.bench not in _BENCHES:
-            raise ValueError(f'bench: use one of {", ".join(_BENCHES)}, not {self.bench!r}')
-
-
-#: Names of settings in messages about a suite: its keys.
-KEYS = {
-    field.name: f'{place}.{field.name}'
-    for place, kind in (('accuracy', EvalSettings), ('models', ModelSpec), ('data', DataSpec))
-    for field in dataclasses.fields(kind)
-}
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def read_suite(name_or_path: str) -> Suite:
@@ -148,83 +100,141 @@ def parse_suite(text: str, path: Path) -> Suite:
         raise SuiteError(f'{path}: not a readable suite: {error}') from None
     if not isinstance(raw, dict):
         raise SuiteError(f'{path}: a suite is a mapping with the keys version and models, at least')
-    with _named(path, ''):
-        file = typed(raw, _File)
-    models = {spec.title: spec for given in file.models for spec in _model_specs(given, path)}
-    baseline = _baseline(file.baseline, models, path) if file.baseline else None
-    if baseline is not None:
-        models.setdefault(baseline.title, baseline)
-    data, validated = _data(file.data, list(models), path)
-    return Suite(
-        name=path.stem,
-        models=tuple(models.values()),
-        baseline=baseline.title if baseline is not None else None,
-        bench=file.bench,
-        img_size=file.img_size,
-        data=data,
-        validated=validated,
-        accuracy=_record(file.accuracy, EvalSettings, path, 'accuracy'),
-        throughput=tuple(
-            _record(entry, ThroughputSettings, path, f'throughput[{index}]', left_out=('train',))
-            for index, entry in enumerate(file.throughput)
-        ),
-        top1_tolerance=file.check.top1,
-    )
+    return _Parser(path).suite(raw)
 
 
-def _baseline(name: str, models: dict[str, ModelSpec], path: Path) -> ModelSpec:
-    if name in models:
-        return models[name]
-    try:
-        return ModelSpec(expand_one(name))
-    except InputError as error:
-        raise SuiteError(f'{path}: baseline: {error}') from None
+@dataclass
+class _Parser:
+    """Reads one file, and collects the files and folders that it names."""
 
+    path: Path
+    files: dict[str, Path] = field(default_factory=dict)
 
-def _model_specs(given: str | _Model, path: Path) -> list[ModelSpec]:
-    if isinstance(given, str):
-        return [ModelSpec(name) for name in expand_model_names([given])]
-    names = expand_model_names([given.name])
-    if len(names) > 1 and (given.label or given.checkpoint):
-        raise SuiteError(
-            f'{path}: models: {given.name!r} stands for {len(names)} networks; a label or checkpoint is one'
+    def suite(self, raw: dict[str, Any]) -> Suite:
+        file: SuiteFile = self.record('', raw)
+        listed = [spec for index, given in enumerate(file.models) for spec in self._specs(given, f'models[{index}]')]
+        listed = list({spec.title: spec for spec in listed}.values())
+        models, baseline = self._compared(listed, file.baseline)
+        # A counterpart without weights is there for its speed.
+        counted = [spec.title for spec in models if spec in listed or spec.pretrained]
+        data, validated = self._data(file.data, [spec.title for spec in models], counted)
+        accuracy: EvalSettings = self.record('accuracy', file.accuracy)
+        if accuracy.img_size is None and accuracy.input_size is None:
+            accuracy = dataclasses.replace(accuracy, img_size=file.img_size)
+        throughput = [
+            self.record('throughput[]', entry, f'throughput[{index}]') for index, entry in enumerate(file.throughput)
+        ]
+        return Suite(
+            name=self.path.stem,
+            path=self.path,
+            models=tuple(models),
+            baseline=PLAIN if file.baseline == PLAIN else baseline.title if isinstance(baseline, ModelSpec) else None,
+            bench=file.bench,
+            img_size=file.img_size,
+            data=data,
+            validated=validated,
+            accuracy=accuracy,
+            throughput=tuple(dataclasses.replace(one, img_size=one.img_size or file.img_size) for one in throughput),
+            top1_tolerance=self.record('check', file.check).top1,
+            files=self.files,
         )
-    return [ModelSpec(**{**msgspec.structs.asdict(given), 'name': name}) for name in names]
+
+    def record(self, place: str, raw: Mapping[str, Any], key: str | None = None) -> Any:
+        """The record of a part of the file, with paths from the file's folder; errors name file and key."""
+        with self.named(place if key is None else key):
+            record, files = with_paths_from(self.path.parent, record_at(place, raw))
+        key = place if key is None else key
+        self.files |= {f'{key}.{key_of(place, name)}': path for name, path in files.items()}
+        return record
+
+    @contextlib.contextmanager
+    def named(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except RecordError as error:
+            where = '.'.join(filter(None, [key, error.key]))
+            raise SuiteError(': '.join(filter(None, [str(self.path), where, error.reason]))) from None
+        except InputError as error:
+            raise SuiteError(f'{self.path}: {key}: {error}') from None
+
+    def _specs(self, given: str | dict[str, Any], key: str) -> list[ModelSpec]:
+        spec = self.record('models[]', {'name': given} if isinstance(given, str) else given, key)
+        with self.named(key):
+            EvalSettings(**spec.own_input()).check_values()
+            names = self._expanded(spec.name)
+        if len(names) > 1 and (spec.label or spec.checkpoint):
+            raise SuiteError(
+                f'{self.path}: {key}: {spec.name!r} stands for {len(names)} networks; a label or checkpoint is one'
+            )
+        if names[0].startswith(LOCAL_DIR):
+            # What the file says, wherever it lies.
+            return [dataclasses.replace(spec, name=names[0], label=spec.label or spec.title)]
+        return [dataclasses.replace(spec, name=name) for name in names]
+
+    def _expanded(self, name: str) -> list[str]:
+        """The networks that a name or pattern stands for; folders and lists are those from the file's folder."""
+        if name.startswith(LOCAL_DIR):
+            return expand_model_names([f'{LOCAL_DIR}{self.path.parent / name.removeprefix(LOCAL_DIR)}'])
+        return expand_model_names([str(self.path.parent / name) if name.endswith('.txt') else name])
+
+    def _compared(self, models: list[ModelSpec], name: str | None) -> tuple[list[ModelSpec], Baseline]:
+        if name is None:
+            return models, None
+        with self.named('baseline'):
+            return with_baseline(models, name)
+
+    def _data(
+        self, raw: dict[str, Any] | None, titles: list[str], counted: list[str]
+    ) -> tuple[DataSpec | None, tuple[str, ...]]:
+        """The data set, and the titles of the models that are validated on it: those ``counted`` by default."""
+        if raw is None:
+            return None, ()
+        data: SuiteData = self.record('data', raw)
+        spec = DataSpec(**{one.name: getattr(data, one.name) for one in dataclasses.fields(DataSpec)})
+        if data.models is None:
+            return spec, tuple(counted)
+        chosen: list[str] = []
+        with self.named('data.models'):
+            for pattern in data.models:
+                chosen += [pattern] if pattern in titles else expand_model_names([pattern])
+        for name in chosen:
+            if name not in titles:
+                raise SuiteError(f'{self.path}: data.models: {name} is not among the models of the suite; add it there')
+        return spec, tuple(dict.fromkeys(chosen))
 
 
-def _data(raw: dict[str, Any] | None, titles: list[str], path: Path) -> tuple[DataSpec | None, tuple[str, ...]]:
-    """The data set, and the titles of the models that are validated on it."""
-    if raw is None:
-        return None, ()
-    raw = dict(raw)
-    name, patterns = raw.pop('name', None), raw.pop('models', None)
-    if not isinstance(name, str):
-        raise SuiteError(f'{path}: data.name: what the table calls the data set, not {name!r}')
-    spec = dataclasses.replace(_record(raw, DataSpec, path, 'data', left_out=('label',)), label=name)
-    if patterns is None:
-        return spec, tuple(titles)
-    if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise SuiteError(f'{path}: data.models: a list of names, not {patterns!r}')
-    chosen = [
-        name for pattern in patterns for name in ([pattern] if pattern in titles else expand_model_names([pattern]))
-    ]
-    for name in chosen:
-        if name not in titles:
-            raise SuiteError(f'{path}: data.models: {name} is not among the models of the suite; add it there')
-    return spec, tuple(chosen)
+def check_files(suite: Suite, left_out: Sequence[str] = ()) -> None:
+    """Refuse a suite whose files are not there, before anything runs.
+
+    Args:
+        suite: what names them.
+        left_out: keys of those that something else stands for.
+
+    Raises:
+        SuiteError: some are not there; all of them are named with their keys.
+    """
+    problems = []
+    for key, path in suite.files.items():
+        if key not in left_out and not path.exists():
+            problems.append(f'{key}: there is no {path}')
+        elif path.is_dir() and key.endswith('.checkpoint'):
+            problems.append(f'{key}: {path} is a folder; name a file in it')
+    if problems:
+        raise SuiteError(f'{suite.path}: {"; ".join(problems)} (paths are relative to the folder of the suite)')
 
 
-def _record(raw: dict[str, Any], kind: type[_T], path: Path, key: str, left_out: tuple[str, ...] = ()) -> _T:
-    """A dataclass from a mapping, whose unknown keys are errors."""
-    with _named(path, key):
-        return typed_record(raw, kind, left_out)
+def with_settings(suite: Suite, settings: Mapping[str, Any]) -> Suite:
+    """``suite`` with other settings for its validation and for all its throughputs, which are there once each then.
 
+    Args:
+        suite: what to change.
+        settings: by name; one that is None, or that one of the two does not have, changes nothing there.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
 
-@contextlib.contextmanager
-def _named(path: Path, key: str) -> Iterator[None]:
-    """Errors of the records in it name the file and the whole key."""
-    try:
-        yield
-    except RecordError as error:
-        where = '.'.join(filter(None, [key, error.key]))
-        raise SuiteError(f'{path}: {where}: {error.reason}' if where else f'{path}: {error.reason}') from None
+    def changed(record: Any) -> Any:
+        own = {one.name for one in dataclasses.fields(record)}
+        return dataclasses.replace(record, **{name: value for name, value in given.items() if name in own})
+
+    throughput = tuple(dict.fromkeys(changed(one) for one in suite.throughput))
+    return dataclasses.replace(suite, accuracy=changed(suite.accuracy), throughput=throughput)

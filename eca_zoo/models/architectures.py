@@ -5,7 +5,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from eca_zoo.models.mobilenetv2 import MOBILENETV2
 from eca_zoo.models.registry import Architecture, register_architecture
 from eca_zoo.models.resnet import RESNET
-from eca_zoo.weights.manifest import load_manifest
+from eca_zoo.weights.manifest import usable_manifest
 
 _ARCHITECTURES = (
     Architecture(
@@ -80,6 +80,6 @@ _ARCHITECTURES = (
     ),
 )
 
-_manifest = load_manifest()
+_manifest = usable_manifest()
 for _architecture in _ARCHITECTURES:
     register_architecture(_architecture, _manifest)

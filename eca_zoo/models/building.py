@@ -19,7 +19,7 @@ from eca_zoo.models.pretrained_cfgs import LOCATION_FIELDS
 from eca_zoo.models.registry import Architecture
 from eca_zoo.weights.convert.key_maps import rename_keys
 from eca_zoo.weights.load import check_tensors, load_verified
-from eca_zoo.weights.manifest import Entry, load_manifest
+from eca_zoo.weights.manifest import Entry, load_manifest, usable_manifest
 
 KernelSizes = tuple[int, ...] | str
 
@@ -52,12 +52,13 @@ def build_network(
     Raises:
         ValueError: kernel sizes that do not exist or are not those of the checkpoint.
         ConvertNeededError: ``pretrained`` and the weights are not to be had.
+        ManifestError: the same, and a manifest that may know them is refused.
         HashMismatchError: the bytes are not those that the manifest promises.
     """
     variant, overlay = architecture.name, pretrained_cfg_overlay or {}
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg=pretrained_cfg, pretrained_cfg_overlay=dict(overlay))
     name = f'{variant}.{cfg.tag}'
-    entry = load_manifest().models.get(name) if _is_from_manifest(cfg, name) else None
+    entry = _entry(name, pretrained) if _is_from_manifest(cfg, name) else None
     sizes = _choose_kernel_sizes(kernel_sizes, architecture, name, entry, pretrained)
     rename_key = architecture.family.rename_key
     make = functools.partial(_make_renaming, make_network, rename_key, kernel_sizes=sizes)
@@ -73,6 +74,14 @@ def build_network(
         pretrained_cfg_overlay=dict(overlay),
         **{**arguments, **kwargs},
     )
+
+
+def _entry(name: str, pretrained: bool) -> Entry | None:
+    """The manifests' entry of a checkpoint; one that is refused is an error where it may have the weights asked for."""
+    entry = usable_manifest().models.get(name)
+    if pretrained and entry is not None and entry.checkpoint is None:
+        load_manifest()
+    return entry
 
 
 def _choose_kernel_sizes(

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from eca_zoo.errors import InputError
+
 
 def adaptive_kernel_size(channels: int) -> int:
     """Kernel size for ``channels`` by the paper's formula, with gamma = 2 and b = 1.
@@ -67,6 +69,14 @@ def _sum_of_shifted_products(means: torch.Tensor, weight: torch.Tensor) -> torch
     return filtered
 
 
+def _check_images(x: torch.Tensor) -> None:
+    if x.ndim != 4:
+        raise InputError(
+            f'EcaLayer takes images (N, C, H, W), not a tensor of shape {tuple(x.shape)}; give one image a batch '
+            'dimension with x[None], and sequences (N, C, L) a width with x[..., None]'
+        )
+
+
 class EcaLayer(nn.Module):
     """Efficient channel attention: scales each channel by sigmoid(conv1d(mean over height and width)).
 
@@ -98,7 +108,14 @@ class EcaLayer(nn.Module):
         self.conv = EcaConv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale the channels of ``x`` (N, C, H, W); the result is a new tensor of the same shape."""
+        """Scale the channels of ``x`` (N, C, H, W); the result is a new tensor of the same shape.
+
+        Raises:
+            InputError: ``x`` has not four dimensions.
+        """
+        if not torch.jit.is_scripting():  # noqa: SIM102 (scripting leaves out what stands under this condition alone)
+            if isinstance(x, torch.Tensor):  # and no proxy of torch.fx
+                _check_images(x)
         gate = self.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid()  # (N, 1, C)
         return x * gate.transpose(1, 2).unsqueeze(-1)
 

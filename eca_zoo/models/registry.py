@@ -15,7 +15,7 @@ from timm.models import register_model
 from torch import nn
 
 from eca_zoo.models.pretrained_cfgs import AUTHORS_TRANSFORM, default_cfg_of
-from eca_zoo.weights.manifest import Manifest, Transform, load_manifest
+from eca_zoo.weights.manifest import Manifest, Transform, usable_manifest
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def register_architecture(architecture: Architecture, manifest: Manifest | None 
 
     Args:
         architecture: its record.
-        manifest: of the checkpoints; by default what ``load_manifest`` gives.
+        manifest: of the checkpoints; by default what ``usable_manifest`` gives.
 
     Raises:
         ValueError: timm knows its name already, or no checkpoint can be named after it.
@@ -103,7 +103,7 @@ def register_architecture(architecture: Architecture, manifest: Manifest | None 
     if timm.is_model(architecture.name):
         raise ValueError(f'timm knows a network {architecture.name} already; choose another name')
     _ARCHITECTURES[architecture.name] = architecture
-    _register_with_timm(architecture, manifest or load_manifest())
+    _register_with_timm(architecture, manifest or usable_manifest())
 
 
 def _register_with_timm(architecture: Architecture, manifest: Manifest) -> None:
@@ -121,7 +121,7 @@ def _register_with_timm(architecture: Architecture, manifest: Manifest) -> None:
 
 def refresh_pretrained_cfgs() -> None:
     """Let timm's registry follow the manifests, as after a conversion: tags, defaults and what counts as pretrained."""
-    manifest = load_manifest()
+    manifest = usable_manifest()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # timm's, about a name that is registered again
         for architecture in list_architectures():

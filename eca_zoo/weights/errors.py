@@ -13,7 +13,12 @@ class HashMismatchError(CheckpointError):
 
 
 class ConvertNeededError(InputError):
-    """A checkpoint whose hash no manifest knows yet: its authors' file has to be converted on this machine first."""
+    """A checkpoint whose hash no manifest knows yet: its authors' file has to be converted on this machine first.
+
+    ``remedy`` is the part of the text that says what to do.
+    """
+
+    remedy = ''
 
 
 class FetchError(RunError):
@@ -24,12 +29,12 @@ def convert_needed(name: str, entry: Entry) -> ConvertNeededError:
     """The error for an entry without a checkpoint; it says how to get one."""
     file = entry.authors_file
     if file is None:
-        return ConvertNeededError(
-            f'{name} has no checkpoint: the manifest knows neither a hash of its weights nor a file of its authors; '
-            f'convert one: eca-zoo convert FILE --model {name}'
-        )
-    where = f' from {file.url}' if file.url else ''
-    return ConvertNeededError(
-        f"{name} needs conversion: no hash of its weights is known; download the authors' file {file.file}{where} "
-        f'and run: eca-zoo convert {file.file}'
-    )
+        problem = f'{name} has no checkpoint: the manifest knows no hash of its weights, nor a file of its authors'
+        remedy = f'convert one: eca-zoo convert FILE --model {name}'
+    else:
+        where = f' from {file.url}' if file.url else ''
+        problem = f'{name} needs conversion: no hash of its weights is known'
+        remedy = f"download the authors' file {file.file}{where} and run: eca-zoo convert {file.file}"
+    error = ConvertNeededError(f'{problem}; {remedy}')
+    error.remedy = remedy
+    return error

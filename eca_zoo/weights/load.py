@@ -1,8 +1,10 @@
 """Loading a checkpoint so that only bytes with the manifest's hash become tensors."""
 
+import errno
 import hashlib
 import logging
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from eca_zoo.files import hash_file
+from eca_zoo.files import hash_file, permissions
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError, convert_needed
 from eca_zoo.weights.manifest import Entry
 from eca_zoo.weights.sources.copies import copies_on_disk
@@ -100,13 +102,21 @@ def load_file(path: Path, size: int, sha256: str, name: str, remedy: str) -> dic
             if file.read(1):
                 raise _mismatch(path, *hash_file(path), size, sha256, name, remedy)
     except OSError as error:
-        raise CheckpointError(f'{path}: cannot read the checkpoint of {name}: {error.strerror}') from None
+        raise unreadable(path, name, error.strerror) from None
     if found != sha256:
         raise _mismatch(path, found, size, size, sha256, name, remedy)
     try:
         return _build_tensors(buffer, start, size)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}; {name} needs another file') from None
+
+
+def unreadable(path: Path, name: str, reason: str | None) -> CheckpointError:
+    """The error for a file that is there and cannot be read."""
+    said = f'{path}: cannot read the checkpoint of {name}: {reason}'
+    if reason != os.strerror(errno.EACCES):
+        return CheckpointError(said)
+    return CheckpointError(f'{said} ({permissions(path)}); ask its owner for chmod a+r, or set ECA_ZOO_HOME to another')
 
 
 def _mismatch(

@@ -12,8 +12,8 @@ import yaml
 from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_path
-from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml
-from eca_zoo.weights.weights_folder import local_manifest_path
+from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml, unknown_key
+from eca_zoo.weights.weights_folder import local_manifest_path, site_manifest_path
 
 _logger = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ def parse_manifest(text: str, path: str | Path) -> Manifest:
     if raw.get('version') != VERSION:
         raise ManifestError(f'{path}: version: expected {VERSION}, found {raw.get("version")!r}')
     for key in raw.keys() - {'version', 'models'}:
-        raise ManifestError(f'{path}: {key}: unknown key; a manifest has version and models')
+        raise ManifestError(f'{path}: {key}: {unknown_key(str(key), ("version", "models"))}')
     return Manifest(models={name: _parse_entry(name, entry, path) for name, entry in raw['models'].items()})
 
 
@@ -284,7 +284,7 @@ def _parse_entry(name: Any, raw: Any, path: str | Path) -> Entry:
     try:
         return msgspec.convert(raw, Entry)
     except (msgspec.ValidationError, TypeError, OverflowError) as error:
-        key, reason = key_and_reason(error)
+        key, reason = key_and_reason(error, Entry)
         raise ManifestError(f'{path}: {".".join(filter(None, ["models", name, key]))}: {reason}') from None
 
 
@@ -312,21 +312,55 @@ def packaged_manifest() -> Manifest:
 
 
 def load_manifest() -> Manifest:
-    """The packaged manifest, extended by the local one under ``ECA_ZOO_HOME``.
+    """The packaged manifest, extended by the site's (``ECA_ZOO_MANIFEST``) and by the local one (``ECA_ZOO_HOME``).
 
-    Where both know a hash for one name and they differ, the packaged hash wins and a warning says so.
+    Where two of them know a hash for one name and they differ, the packaged hash wins over the site's and that one over
+    the local one; a warning says so.
 
     Raises:
-        ManifestError: either file is refused.
+        ManifestError: one of the files is refused.
     """
-    packaged = packaged_manifest()
-    path = local_manifest_path()
-    if is_absent(path):
-        return packaged
-    models = dict(packaged.models)
+    manifest = packaged_manifest()
+    for path in further_manifests():
+        manifest = _extended(manifest, path)
+    return manifest
+
+
+def usable_manifest() -> Manifest:
+    """What ``load_manifest`` gives, without the site's or the local manifest where it is refused; a warning says so."""
+    manifest = packaged_manifest()
+    for path in further_manifests():
+        try:
+            manifest = _extended(manifest, path)
+        except ManifestError as error:
+            _warn_once(f'{error}; what it lists is not known until it is mended')
+    return manifest
+
+
+def further_manifests() -> list[Path]:
+    """The manifests beside the packaged one: the site's, which must exist if it is named, and the local one if any."""
+    site = site_manifest_path()
+    local = local_manifest_path()
+    return ([] if site is None else [site]) + ([] if is_absent(local) else [local])
+
+
+def _check_site(path: Path) -> None:
+    if path == site_manifest_path() and is_absent(path):
+        raise ManifestError(f'{path}: there is no such manifest; correct ECA_ZOO_MANIFEST, or unset it')
+
+
+def _extended(manifest: Manifest, path: Path) -> Manifest:
+    """``manifest`` with what the one at ``path`` adds."""
+    _check_site(path)
+    models = dict(manifest.models)
     for name, entry in read_manifest(path).models.items():
         models[name] = _merge(name, models[name], entry, path) if name in models else entry
     return Manifest(models=models)
+
+
+@functools.lru_cache(maxsize=8)
+def _warn_once(text: str) -> None:
+    _logger.warning('%s', text)
 
 
 def is_absent(path: Path) -> bool:
@@ -341,7 +375,7 @@ def is_absent(path: Path) -> bool:
 
 
 def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
-    """``packaged`` with what ``local`` adds: hashes that the package does not know, files that are on this machine."""
+    """``packaged`` with what ``local`` adds: hashes that the package does not know, other sources, which come first."""
     authors_file, checkpoint = packaged.authors_file, packaged.checkpoint
     if authors_file is None or authors_file.sha256 is None:
         authors_file = local.authors_file or authors_file

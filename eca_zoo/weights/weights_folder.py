@@ -31,6 +31,12 @@ def _user_home() -> Path:
         return Path('/nonexistent')
 
 
+def site_manifest_path() -> Path | None:
+    """Absolute path of the manifest of a site, such as that of its mirror: ``ECA_ZOO_MANIFEST``; None where unset."""
+    chosen = os.environ.get('ECA_ZOO_MANIFEST')
+    return Path(chosen).expanduser().absolute() if chosen else None
+
+
 def local_manifest_path() -> Path:
     """Path of the manifest that lists what was fetched or converted on this machine; it need not exist."""
     return weights_folder() / 'weights_manifest.yaml'

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -52,9 +53,9 @@ def test_the_results_file_has_timms_columns_and_digits(folder, tmp_path, capsys)
     assert out.err == ''
 
 
-@pytest.mark.parametrize('order', [['DIR', '-m', 'M'], ['-m', 'M', 'DIR'], ['-m', 'M', '--data-dir', 'DIR']])
-def test_the_folder_is_understood_wherever_timms_users_type_it(folder, order, capsys):
-    assert validate(*[{'DIR': folder, 'M': MODEL}.get(word, word) for word in order]) == 0
+@pytest.mark.parametrize('order', ['DIR -m M', '-m M DIR', '-m M --data-dir DIR', 'M DIR', 'M --data-dir DIR'])
+def test_the_folder_and_the_model_are_understood_wherever_users_type_them(folder, order, capsys):
+    assert validate(*[{'DIR': folder, 'M': MODEL}.get(word, word) for word in order.split()]) == 0
     assert '100.0000' in capsys.readouterr().out
 
 
@@ -73,11 +74,70 @@ def test_one_result_as_json_is_an_object_and_several_are_a_list_best_first(folde
     assert both[0]['top1'] >= both[1]['top1']
 
 
+@pytest.mark.parametrize(
+    'words', [['A', 'B', '--data-dir', 'DIR'], ['A', 'B', 'DIR'], ['A', '--checkpoint', 'B', 'DIR']]
+)
+def test_several_checkpoints_give_a_row_each(folder, tmp_path, words):
+    files = {}
+    for seed, run in enumerate('AB'):
+        (tmp_path / run).mkdir()
+        files[run] = weights(tmp_path / run / 'best.safetensors', seed)
+    results = tmp_path / 'results.csv'
+    common = ['-m', 'test_resnet', '--num-classes', 10, '--results-file', results]
+    assert validate(*common, '--checkpoint', *[{**files, 'DIR': folder}.get(word, word) for word in words]) == 0
+    assert {row['checkpoint'] for row in rows(results)} == {str(file) for file in files.values()}
+
+
+def test_a_second_data_folder_is_refused_wherever_it_stands(folder, tmp_path, capsys):
+    more = tmp_path / 'more'
+    more.mkdir()
+    for words in (
+        ['-m', MODEL, '--data-dir', folder, more], [more, '-m', MODEL, '--data-dir', folder],
+        [folder, more, '-m', MODEL], ['-m', MODEL, '--data-dir', more, '--data-dir', folder],
+    ):  # fmt: skip
+        assert validate(*words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('eca-zoo validate: error: ')
+        assert str(folder) in error
+        assert str(more) in error
+
+
 def test_precision_recall_and_f1_are_columns_on_request(folder, tmp_path):
     results = tmp_path / 'results.csv'
     validate('-m', MODEL, '--data-dir', folder, '--results-file', results, '--metrics-avg', 'macro')
     [row] = rows(results)
     assert (row['macro_precision'], row['macro_recall'], row['macro_f1_score']) == ('100.0', '100.0', '100.0')
+
+
+def test_what_was_counted_of_each_class_and_which_were_taken_for_which_are_tables_with_names(folder, tmp_path):
+    path = weights(tmp_path / 'weights.safetensors')
+    root = write_folder(tmp_path / 'named', names=[f'digit {value}' for value in range(10)])
+    files = {name: tmp_path / name for name in ('classes.csv', 'confusion.json', 'predictions.parquet')}
+    common = ['-m', 'test_resnet', '--num-classes', 10, '--checkpoint', path, '--data-dir', root]
+    flags = ['--run-dir', tmp_path / 'run', '--save-predictions', files['predictions.parquet']]
+    for more in ([], flags, flags):  # counted, counted with predictions, and taken from the journal
+        tables = ['--per-class', files['classes.csv'], '--confusion', files['confusion.json']]
+        assert validate(*common, *more, *tables, '--results-file', tmp_path / 'results.csv') == 0
+        [result], classes = rows(tmp_path / 'results.csv'), rows(files['classes.csv'])
+        pairs = json.loads(files['confusion.json'].read_text())
+        assert [row['name'] for row in classes] == [f'digit {value}' for value in range(10)]
+        assert sum(int(row['images']) for row in classes) == sum(int(row['guesses']) for row in classes) == 60
+        assert sum(pair['images'] for pair in pairs) == 60
+        right = {pair['class']: pair['images'] for pair in pairs if pair['class'] == pair['guess']}
+        assert abs(float(result['top1']) - 100 * sum(right.values()) / 60) < 1e-3
+        for row in classes:
+            assert abs(float(row['top1']) - 100 * right.get(int(row['class']), 0) / int(row['images'])) < 1e-3
+        assert all(pair['guess_name'] == f'digit {pair["guess"]}' for pair in pairs)
+    predictions = pd.read_parquet(files['predictions.parquet'])
+    assert [f'digit {target}' for target in predictions['target']] == predictions['target_name'].tolist()
+    assert predictions['top5_names'][0][0] == f'digit {predictions["top5_classes"][0][0]}'
+
+
+def test_a_table_of_classes_that_cannot_be_written_is_refused_before_anything_runs(folder, tmp_path, capsys):
+    for flag, name in (('--per-class', 'x.txt'), ('--confusion', '.')):
+        assert validate('-m', MODEL, folder, flag, tmp_path / name) == 2
+        assert f'{tmp_path / name}: ' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_flags_of_timms_script_are_known_or_refused_with_a_reason(folder, capsys):

@@ -15,9 +15,9 @@ import torch
 from eca_zoo.cli import main
 from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import Entry, Source, load_manifest
-from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint
 from tests.weights.helpers import NAME, entry_with
+from tests.weights.hub_server import HubServer
 
 DIGITS = 'test_eca_resnet.digits'
 CONVERTED = 'eca_mobilenetv2.k13_in1k'
@@ -97,8 +97,13 @@ def test_fetch_says_what_it_fetched_and_what_was_here(hub: HubServer, hub_entry:
     record_entry(NAME, hub_entry)
     code, output, errors = run(capsys, 'fetch', 'all')
     assert (code, errors) == (0, [])
-    assert [line.split('  ')[:2] for line in output] == [[DIGITS, 'was here'], [NAME, 'fetched']]
-    assert [line.split('  ')[1] for line in run(capsys, 'fetch', 'all', '--offline')[1]] == ['was here', 'was here']
+    assert [line.split('  ')[:2] for line in output[:2]] == [[DIGITS, 'was here'], [NAME, 'fetched']]
+    assert [line.split('  ')[1] for line in run(capsys, 'fetch', 'all', '--offline')[1][:2]] == ['was here', 'was here']
+    assert len(output) == 8
+    assert output[2].startswith(
+        "eca_resnet18.k3577_in1k  skipped  download the authors' file eca_resnet18_k3577.pth.tar "
+    )
+    assert 'skipped' not in ' '.join(run(capsys, 'fetch', NAME, DIGITS)[1])
 
 
 def test_failed_fetch_is_exit_code_1_and_the_others_are_fetched(
@@ -138,6 +143,20 @@ def test_verify_names_what_is_right_and_what_changed(home: Path, original: Path,
     assert errors[0].endswith('run: eca-zoo convert eca_mobilenetv2_k13.pth.tar')
 
 
+def test_verify_as_json_has_every_file_with_what_is_wrong(home: Path, original: Path, capsys) -> None:
+    run(capsys, 'convert', str(original))
+    rows = json.loads('\n'.join(run(capsys, 'verify', '--format', 'json')[1]))
+    assert [(row['model'], row['ok'], row['error']) for row in rows] == [(CONVERTED, True, None), (DIGITS, True, None)]
+    path = Path(rows[0]['path'])
+    path.write_bytes(path.read_bytes()[:-1])
+    code, output, errors = run(capsys, 'verify', CONVERTED, 'eca_resnet18', '--format', 'json')
+    damaged, absent = json.loads('\n'.join(output))
+    assert (code, len(errors)) == (2, 2)
+    assert (damaged['ok'], damaged['path'], damaged['size']) == (False, str(path), len(path.read_bytes()) + 1)
+    assert damaged['error'].startswith(f'{path}: these are not the weights of {CONVERTED}: ')
+    assert (absent['path'], absent['sha256']) == (None, None)
+
+
 def test_verify_of_an_absent_checkpoint_says_how_to_get_it(hub: HubServer, url_entry: Entry, capsys) -> None:
     record_entry(NAME, url_entry)
     code, output, errors = run(capsys, 'verify', NAME)
@@ -169,13 +188,15 @@ def test_list_has_one_row_a_checkpoint_in_three_formats(home: Path, capsys) -> N
     assert output[1].split() == [DIGITS, '373,674', '0.004', '-', '-', '-', 'here']
 
 
-def test_status_tells_fetchable_from_here(hub: HubServer, hub_entry: Entry, capsys) -> None:
+def test_status_tells_fetchable_from_here_and_from_damaged(hub: HubServer, hub_entry: Entry, capsys) -> None:
     name = 'eca_mobilenetv2.k13_in1k'
     entry = msgspec.structs.replace(load_manifest().models[name], checkpoint=hub_entry.checkpoint)
     record_entry(name, entry)
     assert run(capsys, 'list', name)[1][1].split()[-1] == 'fetchable'
-    run(capsys, 'fetch', name)
+    path = Path(run(capsys, 'fetch', name)[1][0].split('  ')[2])
     assert run(capsys, 'list', name)[1][1].split()[-1] == 'here'
+    path.write_bytes(path.read_bytes()[:-1])
+    assert run(capsys, 'list', name)[1][1].split()[-1] == 'damaged'
 
 
 def test_broken_local_manifest_is_named_by_every_command(home: Path, capsys) -> None:
@@ -185,7 +206,8 @@ def test_broken_local_manifest_is_named_by_every_command(home: Path, capsys) -> 
     for arguments in (['list'], ['fetch', 'all'], ['verify'], ['publish', DIGITS, '--repo', 'a/b']):
         code, output, errors = run(capsys, *arguments)
         assert (code, output) == (2, [])
-        assert errors == [f'eca-zoo {arguments[0]}: error: {path}: models.a.b.checksum: unknown key']
+        assert len(errors) == 1
+        assert errors[0].startswith(f'eca-zoo {arguments[0]}: error: {path}: models.a.b.checksum: unknown key')
 
 
 def test_question_is_asked_on_a_terminal_and_no_means_no(home: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

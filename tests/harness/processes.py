@@ -22,8 +22,11 @@ from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.machine.processes import process_group
 from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.speed import rounds
 
 torch.set_num_threads(1)
+# Networks are timed in the run's process, as on other devices: a start of their own takes them seconds.
+rounds.runs_apart = lambda spec, settings: False
 
 def start_store():
     ports, port = os.pipe()
@@ -67,6 +70,11 @@ def count_images(folder, out, batch_size, record_every=5):
         )
         (out / f'{processes.rank}.json').write_text(json.dumps(result.to_json()))
 """.replace('MODEL', MODEL)
+
+
+def complaints(stderr: str) -> list[str]:
+    """Lines of a command's stderr without those on what is begun and done."""
+    return [line for line in stderr.splitlines() if ' INFO: ' not in line]
 
 
 def run_program(path: Path, body: str) -> subprocess.CompletedProcess:

@@ -15,15 +15,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eca_zoo.cli import main
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness import leaderboard
+from eca_zoo.harness.accuracy.run import AccuracyRun
 from eca_zoo.harness.leaderboard import check_reported, run_leaderboard
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.suites import parse_suite
 from eca_zoo.harness.table import measurements
 from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import NAMES, to_frame
-from tests.harness.processes import ROOT, run_program
+from tests.harness.processes import ROOT, complaints, run_program
 
 IMAGES = 60
 SUITE = """
@@ -147,7 +148,7 @@ print('CODES', run({whole!r}, 0), *[run({killed!r}, step) for step in {steps!r}]
 
 
 def test_a_run_that_is_killed_at_any_step_ends_in_the_same_table(digits, tmp_path, suite_file):
-    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out']
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--run-dir']
     whole, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
     # After the run's identity, after counts, before the environment's name, after a complexity and each throughput.
     steps = [4, 6, 11, 8, 16, 14]
@@ -223,7 +224,7 @@ def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path
 
 def test_a_file_in_the_place_of_the_run_directory_is_refused(tmp_path):
     (tmp_path / 'run').write_text('')
-    with pytest.raises(InputError, match=r'run: is a file; name a folder with --out'):
+    with pytest.raises(InputError, match=r'run: is a file; name a folder with --run-dir'):
         run_leaderboard(suite(), tmp_path / 'run')
 
 
@@ -244,7 +245,7 @@ def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits,
     text = SUITE.replace('models: [test_eca_resnet.digits]', 'models: [eca_resnet18]')
     broken = '[{name: eca_resnet18, model_kwargs: {kernel_sizes: [2]}}]'
     suite_file.write_text(text.replace('[test_eca_resnet.digits, test_resnet]', broken))
-    arguments = ['leaderboard', str(suite_file), '--out', str(tmp_path / 'run'), '--data-dir', str(digits)]
+    arguments = ['leaderboard', str(suite_file), '--run-dir', str(tmp_path / 'run'), '--data-dir', str(digits)]
     assert main(arguments) == 1
     broken, plain = table(tmp_path / 'run')
     assert broken['model'] == 'eca_resnet18'
@@ -257,12 +258,54 @@ def test_a_failing_network_is_a_row_with_an_error_and_the_exit_code_is_1(digits,
 
 def test_timms_format_is_written_beside_the_table(digits, finished, suite_file, capsys):
     out = finished
-    arguments = ['leaderboard', str(suite_file), '--out', str(out), '--data-dir', str(digits), '--format', 'timm']
+    arguments = ['leaderboard', str(suite_file), '--run-dir', str(out), '--data-dir', str(digits), '--format', 'timm']
     assert main(arguments) == 0
     assert (out / 'results-digits.csv').read_text().startswith('model,img_size,top1,top1_err,top5,top5_err,')
     timed = (out / 'benchmark-infer-fp32-nchw-cpu.csv').read_text().splitlines()
-    assert {line.split(',')[0] for line in timed} == {'model', 'test_eca_resnet.digits', 'test_resnet'}
+    assert {line.split(',')[0] for line in timed} == {'model', 'test_eca_resnet', 'test_resnet'}
     assert f'written: {out}/leaderboard.csv, {out}/results-digits.csv' in capsys.readouterr().out
+
+
+def test_timms_files_hold_rows_stay_up_to_date_and_go_with_what_they_show(digits, tmp_path):
+    out = tmp_path / 'run'
+    names = ['benchmark-infer-fp32-nchw-cpu.csv', 'results-digits.csv']
+    (tmp_path / 'run').mkdir()
+    (out / 'results-mine.csv').write_text('mine')
+    result = run_leaderboard(suite(), out, digits, timm_format=True)
+    assert sorted(path.name for path in out.glob('*-*.csv')) == [*names, 'results-mine.csv']
+    assert sorted(path.name for path in result.files if '-' in path.name) == names
+    more = SUITE.replace('[test_eca_resnet.digits, test_resnet]', '[test_eca_resnet.digits, test_efficientnet]')
+    run_leaderboard(suite(more), out, digits)
+    assert 'test_efficientnet' in (out / names[0]).read_text()
+    other = SUITE.split('throughput')[0].replace('name: digits', 'name: imagenet')
+    run_leaderboard(suite(other), out, digits, timm_format=True, restart=True)
+    assert sorted(path.name for path in out.glob('*-*.csv')) == ['results-imagenet.csv', 'results-mine.csv']
+
+
+def test_a_run_that_is_begun_anew_leaves_no_table_of_the_earlier_one(finished, monkeypatch):
+    def fail(*arguments, **options):
+        raise RunError('the disk is gone')
+
+    monkeypatch.setattr(leaderboard, 'describe_environment', fail)
+    with pytest.raises(RunError):
+        run_leaderboard(suite(), finished, restart=True)
+    assert sorted(path.name for path in finished.iterdir()) == ['.lock', 'journal-00000.jsonl']
+
+
+def test_models_that_are_validated_are_in_the_table_of_a_run_that_fails(digits, tmp_path, monkeypatch):
+    run_pass = AccuracyRun._run_pass
+
+    def fail_in_the_second(self, waiting):
+        if self.results:
+            raise RunError('the disk is gone')
+        return run_pass(self, waiting)
+
+    monkeypatch.setattr(AccuracyRun, '_run_pass', fail_in_the_second)
+    both = '[test_eca_resnet.digits, {name: test_resnet, num_classes: 10, pretrained: false, label: other}]'
+    text = f'version: 1\nmodels: {both}\ndata: {{name: digits}}\naccuracy: {{batch_size: 16, workers: 0}}'
+    with pytest.raises(RunError, match='the disk is gone'):
+        run_leaderboard(suite(text), tmp_path, digits)
+    assert [row['top1'] != '' for row in table(tmp_path)] == [True, False]
 
 
 def test_the_check_names_rows_beyond_the_tolerance():
@@ -280,7 +323,7 @@ def test_the_check_names_rows_beyond_the_tolerance():
 
 
 def test_a_check_that_fails_exits_with_1(digits, finished, suite_file, capsys):
-    arguments = ['leaderboard', str(suite_file), '--out', str(finished), '--data-dir', str(digits)]
+    arguments = ['leaderboard', str(suite_file), '--run-dir', str(finished), '--data-dir', str(digits)]
     assert main([*arguments, '--check']) == 1
     assert 'check: no row has both a reported top-1' in capsys.readouterr().err
     assert main(arguments) == 0
@@ -290,7 +333,7 @@ TWO = 'print(*launch(2, lambda rank: main({arguments!r})), flush=True)'
 
 
 def test_two_processes_give_the_table_of_one(digits, first, tmp_path, suite_file):
-    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--out', str(tmp_path / 'two')]
+    arguments = ['leaderboard', str(suite_file), '--data-dir', str(digits), '--run-dir', str(tmp_path / 'two')]
     done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
     assert done.stdout.splitlines()[-1] == '0 0', done.stderr
     assert untimed(tmp_path / 'two') == untimed(first[0])
@@ -303,21 +346,21 @@ def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
         str(suite_file),
         '--data-dir',
         str(tmp_path / 'missing'),
-        '--out',
+        '--run-dir',
         str(tmp_path / 'run'),
     ]
     done = run_program(tmp_path / 'program.py', TWO.format(arguments=arguments))
     assert done.stdout == '2 2\n'
-    assert done.stderr == (
-        f'eca-zoo leaderboard: error: {tmp_path}/missing: there is no such folder or file; check --data-dir\n'
-    )
+    assert complaints(done.stderr) == [
+        f'eca-zoo leaderboard: error: {tmp_path}/missing: there is no such folder or file; check --data-dir'
+    ]
     assert not (tmp_path / 'run').exists()
 
 
 def test_the_launcher_of_a_clone_runs_a_suite(tmp_path):
     root = Path(leaderboard.__file__).parents[2]
     (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [eca_resnet18]\n')
-    run = command('-m', 'benchmark', tmp_path / 'mine.yaml', f'--out={tmp_path / "run"}')
+    run = command('-m', 'benchmark', tmp_path / 'mine.yaml', f'--run-dir={tmp_path / "run"}')
     process = subprocess.run(run, cwd=root, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert [row['params'] for row in table(tmp_path / 'run')] == ['11689556']

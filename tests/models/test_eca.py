@@ -1,10 +1,13 @@
 """The ECA layer by itself."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import eca_zoo
+from eca_zoo.errors import InputError
 from eca_zoo.models import adaptive_kernel_size
 
 
@@ -75,3 +78,9 @@ def test_layer_leaves_its_input_as_it_was():
     with torch.no_grad():
         layer(x)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize('shape', [(8, 4, 4), (2, 8, 16), (2, 8), (2, 8, 4, 4, 4)])
+def test_what_is_no_batch_of_images_is_refused_with_the_shape_and_the_remedy(shape):
+    with pytest.raises(InputError, match=re.escape(f'(N, C, H, W), not a tensor of shape {shape}; give one image a')):
+        eca_zoo.EcaLayer(8)(torch.ones(shape))

@@ -13,8 +13,8 @@ import pytest
 from eca_zoo.models.registry import refresh_pretrained_cfgs
 from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import Entry, HubSource, Source
-from tests.hub_server import HubServer
 from tests.weights.helpers import REPO, entry_with
+from tests.weights.hub_server import HubServer
 
 
 @pytest.fixture(scope='session')
@@ -31,7 +31,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
         patch.setenv('ECA_ZOO_HOME', str(folder))
         patch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
         yield folder
-    refresh_pretrained_cfgs()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('ECA_ZOO_MANIFEST', raising=False)  # a test may have set it
+        refresh_pretrained_cfgs()
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import csv
 import logging
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
+import timm
 import yaml
 
 from eca_zoo.errors import InputError
@@ -24,6 +26,7 @@ from eca_zoo.weights.manifest import (
     packaged_manifest,
     parse_manifest,
     read_manifest,
+    usable_manifest,
 )
 
 NAME = 'eca_resnet50.k3557_in1k'
@@ -105,9 +108,23 @@ def test_manifest_survives_writing_and_reading() -> None:
 @pytest.mark.parametrize(
     ('path', 'value', 'said'),
     [
-        ('checksum', 1, f'models.{NAME}.checksum: unknown key'),
-        ('checkpoint.sha1', 1, f'models.{NAME}.checkpoint.sha1: unknown key'),
-        ('original.sha255', SHA256, f'models.{NAME}.original.sha255: unknown key'),
+        (
+            'checksum',
+            1,
+            f'models.{NAME}.checksum: unknown key; there are num_classes, dataset, transform, license, kernel_sizes, '
+            'description, paper, notes, reported, original, checkpoint',
+        ),
+        (
+            'checkpoint.sha1',
+            1,
+            f'models.{NAME}.checkpoint.sha1: unknown key; the nearest is sha256; there are size, sha256, sources',
+        ),
+        (
+            'original.sha255',
+            SHA256,
+            f'models.{NAME}.original.sha255: unknown key; the nearest is sha256; there are file, google_drive_id, '
+            'baidu_share, baidu_code, size, sha256',
+        ),
         ('num_classes', KeyError, f'models.{NAME}: Object missing required field `num_classes`'),
         ('num_classes', '1000', f'models.{NAME}.num_classes: Expected `int`, got `str`'),
         ('num_classes', 0, f'models.{NAME}: num_classes must be positive, not 0'),
@@ -194,7 +211,7 @@ def test_wrong_value_is_refused_with_file_and_key(path: str, value: object, said
         ('version: 1', 'models: a manifest is a mapping with the keys version and models'),
         ('models: {}', 'version: expected 1, found None'),
         ('version: 2\nmodels: {}', 'version: expected 1, found 2'),
-        ('version: 1\nmodels: {}\nmore: 1', 'more: unknown key; a manifest has version and models'),
+        ('version: 1\nmodels: {}\nmore: 1', 'more: unknown key; the nearest is models; there are version, models'),
         ('version: 1\nmodels: {a: 1}', 'models.a: a name is architecture.tag, such as eca_resnet50.k3557_in1k'),
         (
             'version: 1\nmodels: {../a.b: 1}',
@@ -264,6 +281,43 @@ def test_local_mirrors_of_a_packaged_checkpoint_come_first(home: Path) -> None:
 def test_local_tags_extend_the_packaged_ones(home: Path) -> None:
     record_entry('eca_resnet50.mine', packaged_manifest().models[NAME])
     assert load_manifest().tags('eca_resnet50') == [NAME, 'eca_resnet50.mine']
+
+
+def test_the_manifest_of_a_site_lies_between_the_packaged_and_the_local_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = packaged_manifest().models['test_eca_resnet.digits']
+    site, local = Source(url='https://mirror.invalid/m'), Source(url='file:///mine')
+    mirrored = msgspec.structs.replace(digits, checkpoint=msgspec.structs.replace(digits.checkpoint, sources=(site,)))
+    path = tmp_path / 'site.yaml'
+    path.write_text(dump_manifest(Manifest(models={'test_eca_resnet.digits': mirrored, 'eca_resnet18.site': mirrored})))
+    local_entry(digits.checkpoint.sha256, local)
+    monkeypatch.setenv('ECA_ZOO_MANIFEST', str(path))
+    models = load_manifest().models
+    assert models['test_eca_resnet.digits'].checkpoint.sources == (local, site, *digits.checkpoint.sources)
+    assert models['eca_resnet18.site'] == mirrored
+
+
+@pytest.mark.parametrize('place', ['ECA_ZOO_HOME', 'ECA_ZOO_MANIFEST'])
+def test_a_manifest_that_is_refused_is_left_out_with_one_warning_and_an_error_where_it_may_be_needed(
+    place: str, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.mkdir()
+    path = home / 'weights_manifest.yaml'
+    said = f'{path}: models.a.b: Expected `object`, got `int`'
+    if place == 'ECA_ZOO_MANIFEST':
+        path = home / 'absent.yaml'
+        said = f'{path}: there is no such manifest; correct ECA_ZOO_MANIFEST, or unset it'
+        monkeypatch.setenv(place, str(path))
+    else:
+        path.write_text('version: 1\nmodels: {a.b: 1}\n')
+    with caplog.at_level(logging.WARNING):
+        assert usable_manifest() == usable_manifest() == packaged_manifest()
+    assert caplog.messages == [f'{said}; what it lists is not known until it is mended']
+    assert timm.create_model('test_eca_resnet.digits', pretrained=True).num_classes == 10
+    assert timm.create_model('eca_resnet18', device='meta').num_classes == 1000
+    with pytest.raises(ManifestError, match=re.escape(said)):
+        timm.create_model('eca_resnet18', pretrained=True)
 
 
 def test_names_expand_to_checkpoints() -> None:

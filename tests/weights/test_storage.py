@@ -18,8 +18,8 @@ from eca_zoo.weights.errors import FetchError
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
+from tests.weights.hub_server import HubServer
 
 posix = pytest.mark.skipif(os.name != 'posix', reason='needs a POSIX system')
 
@@ -38,7 +38,7 @@ def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
     script = textwrap.dedent("""
         import os, resource, sys
         sys.argv[0] = 'eca-zoo'  # as the console script: without torch
-        import huggingface_hub, filelock, tqdm.auto, urllib.request, netrc
+        import huggingface_hub, filelock, tqdm.auto, urllib.request, netrc, grp, pwd
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.utils import tqdm as hub_tqdm
         from pathlib import Path
@@ -120,9 +120,46 @@ def test_folder_without_write_permission_is_named(
     """
     kind, text = run_limited(body, hub.url('model.safetensors'), home, content)
     assert kind == 'StorageError'
-    assert text == (f'{home}/locks: not writable (Permission denied); set ECA_ZOO_HOME to a folder that can be written')
+    assert text == (
+        f'{home}/locks: not writable (Permission denied: {home} is dr-xr-xr-x {home.owner()} {home.group()}); set '
+        'ECA_ZOO_HOME to a folder that can be written'
+    )
     home.chmod(0o755)
     assert fetch(NAME, url_entry).read_bytes() == content
+
+
+@posix
+def test_lock_and_checkpoint_of_another_user_are_named_with_their_permissions(
+    hub: HubServer, url_entry: Entry, content: bytes, shown_home: Path
+) -> None:
+    owner = f'{shown_home.parent.owner()} {shown_home.parent.group()}'
+    file = fetch(NAME, url_entry)
+    (lock_file,) = (shown_home / 'locks').iterdir()
+    lock_file.chmod(0o600)
+    file.chmod(0o600)
+    body = """
+        from eca_zoo.weights.verify import verify
+        from eca_zoo.weights.sources.copies import condition_on_disk
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        else:
+            print('skip')
+        print(condition_on_disk(NAME, entry.checkpoint))
+        print(verify(NAME, entry)[0].error)
+    """
+    state, unreadable, kind, locked = run_limited(body, hub.url('model.safetensors'), shown_home, content)
+    if state == 'skip':
+        pytest.skip('the owner of a file may always make it readable again')
+    assert state == 'unreadable'
+    assert unreadable == (
+        f'{file}: cannot read the checkpoint of {NAME}: Permission denied (-rw------- {owner}); ask its owner for '
+        'chmod a+r, or set ECA_ZOO_HOME to another'
+    )
+    assert kind == 'StorageError'
+    assert locked == (
+        f'{lock_file}: this lock of another user cannot be taken (Permission denied: -rw------- {owner}); let your '
+        'group write there (chmod g+rw, umask 002: see docs/weights.md), or set ECA_ZOO_HOME to another folder'
+    )
 
 
 @posix
@@ -204,12 +241,13 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_removed_when_they_are_old(tmp_path: Path) -> None:
-    old, new = tmp_path / '.a.1.x.tmp', tmp_path / '.a.2.y.tmp'
-    old.write_bytes(b'x')
-    new.write_bytes(b'x')
+    old, new, others = (tmp_path / name for name in ('.a.1.0123abcd.tmp', '.a.2.0123abcd.tmp', '.notes.tmp'))
+    for path in (old, new, others):
+        path.write_bytes(b'x')
     os.utime(old, (0, 0))
+    os.utime(others, (0, 0))
     remove_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == [new]
+    assert sorted(tmp_path.iterdir()) == [new, others]
 
 
 @posix

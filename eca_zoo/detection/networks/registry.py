@@ -1,6 +1,7 @@
 """One record a detector, and ``create_detector``, which makes it or a system on any other backbone."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from eca_zoo.detection import torchvision_models
 from eca_zoo.detection.networks.building import build_detector, coco_categories, options_of
 from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.errors import InputError
@@ -121,6 +123,21 @@ def count_classes(state: Mapping[str, torch.Tensor]) -> int | None:
     return len(classes) // (len(boxes) // 4)
 
 
+def register_detector(architecture: DetectorArchitecture) -> None:
+    """Make a detector known to ``create_detector``, to torchvision, to ``convert`` and to every command.
+
+    Raises:
+        InputError: its name is taken or no checkpoint can be named after it, or there is no such system.
+    """
+    name = architecture.name
+    if not re.fullmatch(r'[a-z0-9_]+', name) or name in _DETECTORS or name in SYSTEMS:
+        raise InputError(f'a detector is named with a-z, 0-9 and _ alone, and as no other one, not {name!r}')
+    if architecture.system not in SYSTEMS:
+        raise InputError(f'{name}: system {architecture.system!r} is unknown; use one of {", ".join(SYSTEMS)}')
+    _DETECTORS[name] = architecture
+    torchvision_models.register(name)
+
+
 def list_detector_architectures() -> list[DetectorArchitecture]:
     """The registered detectors, in the order of their registration."""
     return list(_DETECTORS.values())
@@ -200,6 +217,11 @@ def _create_registered(
             'pretrained=False'
         )
     chosen = _categories(num_classes, categories, entry)
+    if entry is not None and entry.resize is not None:
+        resize = entry.resize
+        trained_on = {'min_size': resize.shorter, 'max_size': resize.longest, 'image_mean': resize.mean,
+                      'image_std': resize.std}  # fmt: skip
+        options = {**trained_on, **options}
     if pretrained:
         assert entry is not None
         return _load_pretrained(name, entry, record, chosen, sizes, options)

@@ -2,24 +2,26 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch.utils.data._utils import signal_handling
 
 from eca_zoo.errors import InputError, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
 from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.run import AccuracyRun
+from eca_zoo.harness.accuracy.run_log import log_start
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
-from eca_zoo.harness.machine.devices import numeric_flags
-from eca_zoo.harness.machine.memory import freed_memory_kept
-from eca_zoo.harness.machine.processes import Processes, agreed, current, gather, local_device
+from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
@@ -36,14 +38,16 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     stop: StopRequest | None = None,
     predictions: Path | None = None,
+    confusion: bool = False,
     record_every: float = RECORD_EVERY,
+    measured: Callable[[list[AccuracyResult]], None] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> list[AccuracyResult]:
     """Evaluate ``models`` on ``data``; one result each, in their order.
 
     A model that fails is a result with an ``error`` and does not stop the others. Under ``torchrun`` (see
-    ``distributed.process_group``) each process counts its part of the images, and all return the same results. torch's
-    global flags and random state are as before afterwards.
+    ``harness.machine.processes.process_group``) each process counts its part of the images, and all return the same
+    results. torch's global flags and random state are as before afterwards.
 
     Args:
         models: what to evaluate; titles must differ.
@@ -53,13 +57,16 @@ def evaluate(
         progress: called a few times a second by the main process.
         stop: when it is set, what was counted is recorded and the evaluation ends.
         predictions: Parquet file to write with the best guesses for each image.
+        confusion: count which classes were taken for which.
         record_every: seconds between two records of partial counts.
+        measured: called once, with the results of the models that are done, before anything else that can fail: before
+            predictions are written, and before an error that ends the evaluation is raised.
         names: of settings in messages, see ``with_names``; by default the flags of ``validate``.
 
     Raises:
         InputError: the data set or a setting cannot be used, an image cannot be decoded, or the run directory belongs
             to another run.
-        RunError: decoding failed as a whole.
+        RunError: decoding failed as a whole, or the predictions cannot be written.
         InterruptedRunError: ``stop`` was set.
     """
     processes, names = current(), names or {}
@@ -67,19 +74,35 @@ def evaluate(
     with contextlib.ExitStack() as during:
         during.enter_context(settings_named(names))
         settings, opened = agreed(lambda: _prepare(titles, data, settings or EvalSettings(), processes))
+        agreed(lambda: check_own_devices(torch.device(settings.device)))
         agreed(lambda: _check_same_data(opened))
         run = AccuracyRun(opened, settings, processes, journal, progress, stop or StopRequest(), record_every, names)
         run.say(opened.remarks())
-        if predictions is not None:
-            run.store = PredictionStore(opened, journal)
-        during.enter_context(numeric_flags(settings.precision))
-        during.enter_context(_repeatable(settings))
-        during.enter_context(_room_to_compile(settings))
-        during.enter_context(freed_memory_kept(torch.device(settings.device)))
-        results = run.evaluate(models)
+        if predictions is not None or confusion:
+            run.store = PredictionStore(opened, journal, predictions is not None)
+        log_start(titles, opened, settings)
+        _evaluate(run, models, measured)
         if run.store is not None and predictions is not None:
-            run.store.write(predictions, titles)
-    return [results[title] for title in titles]
+            run.store.write(predictions, [run.results[title] for title in titles])
+    return [run.results[title] for title in titles]
+
+
+def _evaluate(
+    run: AccuracyRun, models: Sequence[ModelSpec], measured: Callable[[list[AccuracyResult]], None] | None
+) -> None:
+    """Evaluate ``models`` and hand the results to ``measured``, those of an evaluation that fails too."""
+    measured = measured or (lambda _: None)
+    titles = [spec.title for spec in models]
+    try:
+        # cuDNN chooses algorithms by rules, so that a run that is continued gives the same digits.
+        flags = numeric_flags(run.settings.precision, search=False, deterministic=True)
+        with flags, _room_to_compile(run.settings), _handler_of_children_kept():
+            run.evaluate(models)
+    except Exception:
+        if run.results:
+            measured([run.results[title] for title in titles if title in run.results])
+        raise
+    measured([run.results[title] for title in titles])
 
 
 def _prepare(
@@ -108,6 +131,22 @@ def _room_to_compile(settings: EvalSettings) -> contextlib.AbstractContextManage
     return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
 
 
+@contextlib.contextmanager
+def _handler_of_children_kept() -> Iterator[None]:
+    """Give SIGCHLD its handler back: torch's loaders with workers set one, the first time and for good."""
+    if not hasattr(signal, 'SIGCHLD') or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(signal.SIGCHLD) != before:
+            signal.signal(signal.SIGCHLD, before)
+            # The next loader, the user's own perhaps, sets it again.
+            signal_handling._SIGCHLD_handler_set = False
+
+
 def _check_same_data(opened: OpenData) -> None:
     """Refuse processes on machines that see other files."""
     if current().world_size == 1:
@@ -119,10 +158,3 @@ def _check_same_data(opened: OpenData) -> None:
             f'{opened.spec.root or opened.spec.dataset}: process {different} sees other files there than process 0; '
             'all machines need the same'
         )
-
-
-def _repeatable(settings: EvalSettings) -> Any:
-    """cuDNN chooses algorithms by rules and not by a race, so that a run that is continued gives the same digits."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=settings.precision == 'tf32'
-    )

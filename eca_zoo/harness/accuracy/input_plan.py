@@ -1,5 +1,6 @@
 """What a model is fed with, known before it is built."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
     """The evaluation transform of a model, as timm resolves it from settings and the model's cfg; nothing is built.
 
     Args:
-        spec: the model.
+        spec: the model; what it says of its input goes before the settings.
         settings: checked settings.
         mode: Pillow's mode of the images; by default the one with as many channels as the model takes.
 
@@ -54,6 +55,7 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
     """
     cfg = pretrained_cfg(spec)
     check_classifier(spec, cfg)
+    settings = _settings_of(spec, settings)
     arguments = {
         'in_chans': spec.in_chans, 'input_size': settings.input_size, 'img_size': settings.img_size,
         'crop_pct': settings.crop_pct, 'crop_mode': settings.crop_mode, 'interpolation': settings.interpolation,
@@ -92,3 +94,11 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
     if num_classes is None and spec.checkpoint is None:
         num_classes = cfg.get('num_classes')
     return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes, cfg)
+
+
+def _settings_of(spec: ModelSpec, settings: EvalSettings) -> EvalSettings:
+    """``settings`` with what a model says of its input itself."""
+    own = spec.own_input()
+    if 'img_size' in own and settings.input_size is not None:
+        own['input_size'] = (settings.input_size[0], spec.img_size, spec.img_size)
+    return dataclasses.replace(settings, **own)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from eca_zoo.errors import InputError, RunError, one_line
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.accuracy.input_plan import InputPlan
 from eca_zoo.harness.accuracy.loading import LoadedNetwork
 from eca_zoo.harness.accuracy.settings import EvalSettings
@@ -53,6 +53,7 @@ class NetworkInPass:
         predictions: best guesses in these blocks.
         recorded: counts that were recorded.
         bad: images that could not be decoded, of blocks that were recorded.
+        is_whole: no block is half counted.
     """
 
     title: str
@@ -69,6 +70,7 @@ class NetworkInPass:
     predictions: list[dict[str, torch.Tensor]] = field(default_factory=list)
     recorded: Tally | None = None
     bad: list[BadImage] = field(default_factory=list)
+    is_whole: bool = True
 
 
 Record = Callable[[NetworkInPass], None]
@@ -135,12 +137,15 @@ class Pass:
                     self._step(batch)
                     if time.monotonic() - self._recorded_at >= self._options.record_every:
                         self.record()
-        except RuntimeError as error:
-            if 'DataLoader worker' in str(error):
-                raise RunError(
-                    f'a process that decodes images died: {one_line(error)}; try fewer --workers, or more shared memory'
-                ) from error
-            raise
+        except Exception as error:
+            if not isinstance(error, EcaZooError):
+                # Who stops a run may end its workers too.
+                self._check_stop()
+            if not _is_dead_worker(error):
+                raise
+            raise RunError(
+                f'a process that decodes images died: {one_line(error)}; try fewer --workers, or more shared memory'
+            ) from error
         finally:
             self.record()
 
@@ -170,10 +175,13 @@ class Pass:
             self._show(self._images_done + count * number // len(self._members))
             if member.error is None and batch.block not in member.done:
                 self._check_stop()
+                # Ctrl-C and the death of a worker are raised anywhere.
+                member.is_whole = False
                 if len(batch.labels):
                     self._guarded(member, batch, shared)
                 member.new_blocks.append(batch.block)
                 member.new_bad += batch.bad
+                member.is_whole = True
         self._images_done += count
         self._show(self._images_done)
 
@@ -184,6 +192,8 @@ class Pass:
                 shared[key] = self._normalized(member.plan, batch.pixels)
             self._count(member, batch, self._logits(member, shared[key]))
         except Exception as error:
+            if _is_dead_worker(error):
+                raise
             member.error = error
             if is_out_of_memory(error):
                 member.error = OutOfMemoryError(f'out of memory on {self._device}, one image at a time')
@@ -286,9 +296,14 @@ class Pass:
                     'precision, or check the weights'
                 )
                 _logger.warning('%s: %s', member.title, member.error)
-            if member.error is None and member.new_blocks and self._options.record is not None:
+            if member.error is None and member.is_whole and member.new_blocks and self._options.record is not None:
                 self._options.record(member)
         self._recorded_at = time.monotonic()
+
+
+def _is_dead_worker(error: Exception) -> bool:
+    """Whether torch says, wherever the main process is at that moment, that a worker of its loader has died."""
+    return isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)
 
 
 def _padded(labels: list[list[int]]) -> torch.Tensor:

@@ -25,6 +25,7 @@ class AccuracyResult:
 
     Attributes:
         model: its title.
+        name: what timm builds it by, without its checkpoint.
         dataset: name of the data set.
         weights_sha256: of the file that the weights were loaded from; None where nobody knows it.
         num_images: images that were counted.
@@ -33,6 +34,8 @@ class AccuracyResult:
         loss: mean cross-entropy.
         per_class: for each class of the model its images, right first and first five guesses, and how often it was
             guessed first.
+        class_names: of each class of the model; empty where it has none.
+        confusion: class, first guess and number of images of each pair that occurs, where guesses were kept.
         img_size: height and width of the input in pixels.
         crop_pct: share of the resized image that the crop keeps.
         interpolation: of the resize.
@@ -47,12 +50,15 @@ class AccuracyResult:
 
     model: str
     dataset: str
+    name: str = ''
     weights_sha256: str | None = None
     num_images: int = 0
     top1_count: int = 0
     top5_count: int = 0
     loss: float | None = None
     per_class: tuple[tuple[int, ...], ...] = ()
+    class_names: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
     img_size: int | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
@@ -117,6 +123,8 @@ class AccuracyResult:
             | {
                 'checkpoint': Path(row['checkpoint']) if row['checkpoint'] is not None else None,
                 'per_class': tuple(tuple(counts) for counts in row['per_class']),
+                'class_names': tuple(row.get('class_names', ())),
+                'confusion': tuple(tuple(counts) for counts in row.get('confusion', ())),
                 'skipped': tuple(BadImage(*image) for image in row['skipped']),
             }
         )

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
+from eca_zoo.harness.accuracy.class_names import names_of_classes
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loading import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
 from eca_zoo.harness.accuracy.predictions import PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
+from eca_zoo.harness.accuracy.run_log import log_continued, log_position, log_result
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
 from eca_zoo.harness.data.batches import PixelTransform
@@ -103,7 +105,7 @@ class AccuracyRun:
             journal.require(_TABLE, self._identity())
             for spec in models:
                 try:
-                    weights = weights_identity(spec)
+                    weights = weights_identity(spec) | spec.own_input()
                 except InputError as error:
                     _logger.debug('%s; it fails by itself when it is loaded', error)
                 else:
@@ -114,6 +116,7 @@ class AccuracyRun:
         self.results |= {
             spec.title: AccuracyResult.from_json(rows[spec.title]) for spec in models if spec.title in rows
         }
+        log_continued(len(self.results), len(models))
         if self.store is not None:
             for title, (_, partials) in self._counted_before(list(self.results)).items():
                 self.store.collect(title, [partial['predictions'] for partial in partials])
@@ -134,12 +137,14 @@ class AccuracyRun:
         _logger.debug('%s failed', spec.title, exc_info=error)
         self.results[spec.title] = AccuracyResult(
             model=spec.title,
-            dataset=self.data.spec.name,
+            name=spec.name,
+            dataset=self.data.spec.results_name,
             checkpoint=spec.checkpoint,
             error=with_names(text, self.names),
             exit_code=error.exit_code if isinstance(error, EcaZooError) else 1,
             **_transform_columns(plan),
         )
+        log_result(self.results[spec.title])
 
     def _run_pass(self, waiting: list[tuple[ModelSpec, InputPlan]]) -> list[tuple[ModelSpec, InputPlan]]:
         """Evaluate as many of the models as fit into memory; returns those that are left for another pass."""
@@ -149,6 +154,7 @@ class AccuracyRun:
         before = self._counted_before([spec.title for spec, _ in members])
         for spec, member in members:
             member.done = frozenset(before[spec.title][0])
+        log_position({title: blocks for title, (blocks, _) in before.items()}, self.data, self.settings.batch_size or 1)
         todo = [
             block
             for block in blocks_of(self.data, self.settings.batch_size or 1)
@@ -261,12 +267,14 @@ class AccuracyRun:
         return show
 
     def _interrupted(self) -> InterruptedRunError:
-        where = (
-            f'what was counted is in {self.journal.path}; the same command continues'
-            if self.journal is not None and not self.data.images.is_stream
-            else 'nothing was saved; with --run-dir DIR the same command would continue'
-        )
-        return InterruptedRunError(f'stopped by {self.stop.signal_name}; {where}', not self.processes.is_main)
+        if self.journal is not None and not self.data.images.is_stream:
+            where = f'what was counted is in {self.journal.path}; the same command continues'
+        else:
+            lost = 'what was counted of the other models is lost' if self.results else 'nothing was saved'
+            where = f'{lost}; with --run-dir DIR the same command would continue'
+        assert self.stop.signal_name is not None
+        text = f'stopped by {self.stop.signal_name}; {where}'
+        return InterruptedRunError(text, not self.processes.is_main, self.stop.signal_name)
 
     def _finish(
         self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool
@@ -287,29 +295,33 @@ class AccuracyRun:
         bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
-        device = torch.device(self.settings.device)
-        counts = torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]).to(device)
-        summed = sum_counts(counts).cpu()
+        summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
         total = Tally(summed[:-1].reshape(tally.per_class.shape), int(summed[-1]))
         result = self._result(spec, member, total, tuple(bad))
         if result.error is None and self.journal is not None and self.processes.is_main:
             self.journal.record_row(spec.title, result.to_json(), _TABLE)
         self.results[spec.title] = result
+        log_result(result)
         return False
 
     def _result(
         self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...]
     ) -> AccuracyResult:
         error = self._incomplete(total.images)
+        count = member.network.num_classes
+        named = names_of_classes(self.data, member.class_indices.tolist(), count, label_names(member.plan.cfg, count))
         return AccuracyResult(
             model=spec.title,
-            dataset=self.data.spec.name,
+            name=spec.name,
+            dataset=self.data.spec.results_name,
             weights_sha256=member.network.weights_sha256,
             num_images=total.images,
             top1_count=total.top1,
             top5_count=total.top5,
             loss=total.mean_loss,
             per_class=tuple(tuple(row) for row in total.per_class.tolist()),
+            class_names=named,
+            confusion=() if self.store is None else self.store.confusion(spec.title),
             params=member.network.params,
             batch_size=member.chunk,
             skipped=bad,

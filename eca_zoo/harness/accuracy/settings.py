@@ -28,15 +28,15 @@ class EvalSettings:
         img_size: height and width of the input in pixels.
         input_size: (channels, height, width) of the input in pixels.
         crop_pct: share of the resized image that the crop keeps.
-        crop_mode: one of ``CROP_MODES``.
+        crop_mode: ``center``, ``squash`` or ``border``.
         crop_border_pixels: trimmed from the image before anything else.
         mean: subtracted from the channels, for values in [0, 1].
         std: the channels are divided by, for values in [0, 1].
-        interpolation: one of ``INTERPOLATIONS``.
+        interpolation: ``bilinear``, ``bicubic``, ``nearest``, ``lanczos``, ``box`` or ``hamming``.
         use_train_size: take the input size that the model was trained with, not the one it is tested with.
         test_pool: pool at test time as timm does when the input is larger than in training.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
-        precision: one of ``eca_zoo.harness.machine.devices.PRECISIONS``.
+        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16``, ``amp`` or ``amp_bf16``.
         channels_last: memory format of parameters and input; by default channels-last on the CPU and on CUDA.
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
@@ -87,7 +87,7 @@ class EvalSettings:
         device = resolve_device(self.device)
         precision = parse_precision(self.precision)
         check_precision(precision, device)
-        self._check_values()
+        self.check_values()
         on_cpu = device.type == 'cpu'
         return dataclasses.replace(
             self,
@@ -99,7 +99,12 @@ class EvalSettings:
             channels_last=device.type in ('cpu', 'cuda') if self.channels_last is None else self.channels_last,
         )
 
-    def _check_values(self) -> None:
+    def check_values(self) -> None:
+        """Check what does not depend on the machine.
+
+        Raises:
+            InputError: a value is out of range, unknown, or contradicts another.
+        """
         for name in ('batch_size', 'img_size', 'crop_border_pixels'):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,6 +1,6 @@
 """Batches of decoded images: read, decoded and transformed once for all models of a pass, normalised on the device."""
 
-import signal
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from eca_zoo.errors import InputError, one_line
 from eca_zoo.harness.data.images import BadImage, Images
 from eca_zoo.harness.data.libraries import StreamedImages
 from eca_zoo.harness.data.preprocess import PreprocessMode, evaluation_transform, stack_channels_last
+from eca_zoo.harness.resume.signals import leave_signals_to_parent
 
 
 @dataclass(frozen=True)
@@ -204,9 +205,15 @@ def make_loader(
         collate_fn=_unchanged,
         worker_init_fn=_prepare_worker,
         pin_memory=pin_memory,
+        # Without one, the loader would fix the process's own start method for good.
+        multiprocessing_context=_start_method() if num_workers else None,
         # Without one, the loader would draw from torch's global random state.
         generator=torch.Generator(),
     )
+
+
+def _start_method() -> str:
+    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
 def _unchanged(batch: Any) -> Any:
@@ -216,8 +223,7 @@ def _unchanged(batch: Any) -> Any:
 def _prepare_worker(worker_id: int) -> None:
     """Leave signals to the main process: it stops its workers after it has saved what they did."""
     assert get_worker_info() is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_signals_to_parent()
 
 
 def on_device(batches: Iterable[Batch], device: torch.device, channels_last: bool) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ from timm.data import create_dataset
 
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import hash_file
-from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.data_spec import PACKAGED, DataSpec
 from eca_zoo.harness.data.images import Images
 from eca_zoo.harness.data.kinds import DataKind, kind_of
 from eca_zoo.harness.data.labels import (
@@ -22,9 +22,6 @@ from eca_zoo.harness.data.labels import (
     read_real_labels,
 )
 from eca_zoo.harness.data.listing import ListedImages, counted
-
-#: Value of ``DataSpec.real_labels`` that stands for the copy that timm carries.
-PACKAGED = 'default'
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def open_data(spec: DataSpec) -> OpenData:
         raise InputError(f'{spec.root or spec.dataset}: there are no images in it; name another folder or split')
     real = None
     if spec.real_labels is not None:
-        real_file = None if spec.real_labels == PACKAGED else Path(spec.real_labels)
+        real_file = None if spec.real_labels == PACKAGED else Path(str(spec.real_labels))
         real = read_real_labels(real_file, images.names())
     class_names = None if class_map is not None else images.class_names
     if spec.ground_truth is not None:

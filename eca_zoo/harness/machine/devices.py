@@ -1,7 +1,8 @@
-"""Devices and numeric precisions: chosen sensibly, checked before anything runs, and restored afterwards."""
+"""Devices and numeric precisions: chosen sensibly, and checked before anything runs."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+import socket
 
 import torch
 
@@ -17,6 +18,9 @@ _ALIASES = {
     'amp_fp16': 'amp',
     'amp_bfloat16': 'amp_bf16',
 }
+# Compute capability of NVIDIA's GPUs since which TensorFloat-32 and bfloat16 are there (CUDA C++ Programming Guide,
+# table "Feature Support per Compute Capability").
+_AMPERE = (8, 0)
 _PARAMETER_DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 _AUTOCAST_DTYPES = {'amp': torch.float16, 'amp_bf16': torch.bfloat16}
 
@@ -45,10 +49,30 @@ def resolve_device(name: str = 'auto') -> torch.device:
 
 
 def visible_devices(device: torch.device) -> list[torch.device]:
-    """All devices that work can be spread over: every visible GPU of the kind of ``device``, else itself alone."""
+    """All devices that work can be spread over: every visible GPU of the name of ``device``, else itself alone."""
     if device.type not in ('cuda', 'xpu'):
         return [device]
-    return [torch.device(device.type, index) for index in range(_device_counts()[device.type])]
+    every = [torch.device(device.type, index) for index in range(_device_counts()[device.type])]
+    return [other for other in every if hardware_name(other) == hardware_name(device)]
+
+
+def hardware_name(device: torch.device) -> str | None:
+    """The name of a GPU, such as ``NVIDIA H100 80GB HBM3``; None for the CPU."""
+    if device.type in ('cuda', 'xpu'):
+        return getattr(torch, device.type).get_device_name(device)
+    return 'Apple GPU' if device.type == 'mps' else None
+
+
+def hardware_id(device: torch.device) -> str | None:
+    """What tells a GPU, or a slice of one (MIG), from all others, under whatever index it is seen; None for the CPU."""
+    if device.type == 'cuda':
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
+        # Slices of one GPU may have its UUID.
+        if visible[0].startswith('MIG') and (device.index or 0) < len(visible):
+            return visible[device.index or 0]
+    if device.type in ('cuda', 'xpu'):
+        return str(getattr(torch, device.type).get_device_properties(device).uuid)
+    return f'{socket.gethostname()}:{device.type}' if device.type == 'mps' else None
 
 
 def _device_counts() -> dict[str, int]:
@@ -76,13 +100,25 @@ def parse_precision(text: str) -> str:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that ``device`` does not have.
+    """Refuse a precision that ``device`` does not have, or that it emulates.
 
     Raises:
         InputError: it does not have it.
     """
     if precision == 'tf32' and device.type != 'cuda':
         raise InputError(f'precision tf32 exists on CUDA alone, not on {device.type}; use fp32 or bf16')
+    needs = {'tf32': 'TensorFloat-32', 'bf16': 'bfloat16', 'amp_bf16': 'bfloat16'}.get(precision)
+    if device.type != 'cuda' or needs is None:
+        return
+    name = torch.cuda.get_device_name(device)
+    if torch.version.hip is not None:
+        if precision == 'tf32' and not getattr(torch.cuda, 'is_tf32_supported', bool)():
+            raise InputError(f'precision tf32: {name} has none; use fp32, fp16, bf16 or amp')
+    elif (capability := torch.cuda.get_device_capability(device)) < _AMPERE:
+        raise InputError(
+            f'precision {precision}: {name} (compute capability {capability[0]}.{capability[1]}) has no {needs}, which '
+            'begins with 8.0, and would compute in another precision; use fp32, fp16 or amp'
+        )
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
@@ -94,20 +130,3 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """The autocast context of ``precision`` on ``device``; empty where it has none."""
     dtype = _AUTOCAST_DTYPES.get(precision)
     return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def numeric_flags(precision: str, threads: int | None = None) -> Iterator[None]:
-    """Set torch's global flags (TF32 for ``precision``, cuDNN's search, CPU threads) and restore them afterwards."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, torch.get_num_threads())
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = precision == 'tf32'
-        cudnn.benchmark = True
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before[:3]
-        if threads is not None:
-            torch.set_num_threads(before[3])

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from eca_zoo.harness.machine.flags import described_flags
+
 _PACKAGES = (
     'eca-zoo', 'torch', 'torchvision', 'timm', 'numpy', 'pillow', 'pillow-simd', 'safetensors', 'huggingface_hub',
     'onnx', 'onnxruntime', 'openvino', 'triton',
@@ -39,7 +41,7 @@ def describe_environment(command_line: Sequence[str]) -> dict[str, Any]:
         'variables': {
             name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith(_PREFIX)
         },
-        'flags': _flags(),
+        'flags': described_flags(),
         'gpus': _gpus(),
         'cuda': torch.version.cuda,
         'cudnn': torch.backends.cudnn.version() if torch.cuda.is_available() else None,
@@ -74,19 +76,6 @@ def _memory_mb() -> int | None:
         return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _flags() -> dict[str, Any]:
-    return {
-        'cuda.matmul.allow_tf32': torch.backends.cuda.matmul.allow_tf32,
-        'cudnn.allow_tf32': torch.backends.cudnn.allow_tf32,
-        'cudnn.benchmark': torch.backends.cudnn.benchmark,
-        'cudnn.deterministic': torch.backends.cudnn.deterministic,
-        'deterministic_algorithms': torch.are_deterministic_algorithms_enabled(),
-        'float32_matmul_precision': torch.get_float32_matmul_precision(),
-        'mkldnn': torch.backends.mkldnn.is_available(),
-        'cpu_capability': torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -1,10 +1,8 @@
 """Memory of a device: what is free, what a network takes, keeping it, and telling a lack of it from other errors."""
 
-import contextlib
 import ctypes
 import gc
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,9 +11,11 @@ from torch import nn
 _SIGNS = ('out of memory', "can't allocate memory", 'failed to allocate', 'bad_alloc')
 # Share of the free memory that weights may take; the rest is for activations and batches.
 _SHARE_OF_WEIGHTS = 0.5
-# Of glibc's malloc.h and malloc.c, for 64 bits.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+#: What has glibc keep freed memory from the start of a process on, in its environment.
+KEEPING_VARIABLES = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '-1'}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -31,43 +31,44 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-@contextlib.contextmanager
-def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Have the C library keep the memory of freed tensors on the CPU for the next ones, instead of the system.
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed tensors for the next ones, until this process ends.
 
-    By default glibc returns each tensor of more than 32 MiB to the system, and maps zeroed pages anew for the next
-    one (what it costs: docs/performance/whole_table.md). Afterwards what is free goes back to the system, and glibc
-    has the largest thresholds that its own adjustment reaches. Nothing is done for other devices or C libraries, or
-    where the environment tunes the allocator.
-
-    Args:
-        device: that networks will run on.
+    By default glibc returns large freed blocks to the system, and the pages of the next ones are zeroed and mapped anew
+    (what it costs: docs/performance/whole_table.md). It has no way back to its default, so this is for processes that
+    do nothing else. ``KEEPING_VARIABLES`` in the environment of a process do the same.
+    Nothing is done where the C library is another one, or the environment chooses an allocator.
     """
-    libc = _glibc() if device.type == 'cpu' and not any(map(_tunes_malloc, os.environ.items())) else None
-    if libc is None:
-        yield
-        return
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, -1)
-    try:
-        yield
-    finally:
-        libc.mallopt(_M_MMAP_MAX, 65536)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
-        libc.malloc_trim(0)
+    libc = _glibc()
+    if libc is not None and not allocator_variables():
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def can_keep_freed_memory() -> bool:
+    """Whether ``keep_freed_memory`` does anything on this system."""
+    return _glibc() is not None
+
+
+def allocator_variables() -> dict[str, str]:
+    """The variables in the environment that choose or tune the allocator of the C library."""
+    return {name: value for name, value in sorted(os.environ.items()) if _tunes_malloc((name, value))}
 
 
 def _tunes_malloc(variable: tuple[str, str]) -> bool:
     name, value = variable
-    return name.startswith('MALLOC_') or (name == 'GLIBC_TUNABLES' and 'glibc.malloc' in value)
+    return (
+        name.startswith('MALLOC_')
+        or (name == 'GLIBC_TUNABLES' and 'glibc.malloc' in value)
+        or (name == 'LD_PRELOAD' and 'malloc' in value)
+    )
 
 
 def _glibc() -> Any:
     """The C library of this process if it is glibc, else None."""
     try:
         libc = ctypes.CDLL(None)
-        _ = libc.gnu_get_libc_version, libc.mallopt, libc.malloc_trim
+        _ = libc.gnu_get_libc_version, libc.mallopt
     except (OSError, AttributeError, TypeError):
         return None
     return libc

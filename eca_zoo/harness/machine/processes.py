@@ -2,19 +2,28 @@
 
 import contextlib
 import datetime
+import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from eca_zoo.errors import EcaZooError, InputError, RunError
+from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
+from eca_zoo.harness.machine.devices import hardware_id, hardware_name, resolve_device
+
+_logger = logging.getLogger(__name__)
 
 _T = TypeVar('_T')
 # A process may wait for the slowest one as long as a run takes; torchrun ends all of them when one dies.
 _PATIENCE = datetime.timedelta(days=7)
+_while_waiting: ContextVar[Callable[[], contextlib.AbstractContextManager]] = ContextVar(
+    'while_waiting', default=contextlib.nullcontext
+)
 
 
 class ErrorElsewhere(EcaZooError):  # noqa: N818
@@ -60,25 +69,63 @@ def current() -> Processes:
 def local_device(name: str, processes: Processes) -> str:
     """The device of this process: of several on a machine, each takes a GPU of its own.
 
+    A process that sees one GPU takes that: schedulers give each process its own. ``check_own_devices`` finds those that
+    were given the same.
+
     Raises:
         InputError: there are more processes on this machine than GPUs.
     """
-    if processes.world_size == 1 or name not in ('auto', 'cuda') or not torch.cuda.is_available():
+    if processes.world_size == 1 or ':' in name:
         return name
-    count = torch.cuda.device_count()
+    kind = resolve_device(name).type if name == 'auto' else name
+    if kind not in ('cuda', 'xpu') or not getattr(torch, kind).is_available():
+        return name
+    count = getattr(torch, kind).device_count()
+    if count == 1:
+        return f'{kind}:0'
     if processes.local_rank >= count:
         raise InputError(
             f'process {processes.local_rank} of this machine has no GPU of its own: there are {count}; start with '
             f'torchrun --nproc-per-node {count}'
         )
-    return f'cuda:{processes.local_rank}'
+    return f'{kind}:{processes.local_rank}'
+
+
+def check_own_devices(device: torch.device) -> None:
+    """Refuse processes that share a GPU, or whose GPUs are of different kinds; all processes do so together.
+
+    Raises:
+        InputError: two share one, or one count would come from two kinds.
+    """
+    own = (hardware_id(device), hardware_name(device))
+    devices = gather(own)
+    for rank, (identity, name) in enumerate(devices):
+        if identity is None:
+            continue
+        first = next(other for other, (known, _) in enumerate(devices) if known == identity)
+        if first != rank:
+            raise InputError(
+                f'processes {first} and {rank} share one GPU ({name}, {identity}); start one process for each GPU, and '
+                'with a scheduler give each its own'
+            )
+        if name != devices[0][1]:
+            raise InputError(
+                f'process {rank} has another kind of GPU ({name}) than process 0 ({devices[0][1]}), and one count '
+                'comes from one kind; choose machines, or GPUs with CUDA_VISIBLE_DEVICES'
+            )
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[Processes]:
-    """Connect the processes that ``torchrun`` started: NCCL between GPUs, gloo between processors.
+def process_group(
+    while_waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> Iterator[Processes]:
+    """Connect the processes that ``torchrun`` started, by gloo: what they exchange are a few numbers on the CPU.
 
-    Without ``torchrun``, or within a group that exists already, nothing is done.
+    NCCL would have to be started on the GPUs, and would make a process that is done wait there for the others. Without
+    ``torchrun``, or within a group that exists already, nothing is done.
+
+    Args:
+        while_waiting: makes what is entered whenever this process waits for others, a call that no handler interrupts.
 
     Raises:
         RunError: the processes cannot reach each other.
@@ -87,19 +134,46 @@ def process_group() -> Iterator[Processes]:
     if processes.world_size == 1 or dist.is_initialized():
         yield current()
         return
-    on_cuda = torch.cuda.is_available() and dist.is_nccl_available()
-    backend = 'cpu:gloo,cuda:nccl' if on_cuda else 'gloo'
     try:
-        if on_cuda:
-            torch.cuda.set_device(processes.local_rank % torch.cuda.device_count())
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        with while_waiting():
+            dist.init_process_group('gloo', timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         text = ' '.join(str(error).split())
         raise RunError(f'process {processes.rank} cannot reach the others: {text}; start with torchrun') from None
+    _logger.info('process %d of %d on %s: %s', processes.rank, processes.world_size, socket.gethostname(), _affinity())
+    before = _while_waiting.set(while_waiting)
     try:
         yield processes
     finally:
+        _while_waiting.reset(before)
         dist.destroy_process_group()
+
+
+def _affinity() -> str:
+    """The cores that this process may use, as ``taskset`` lists them."""
+    if not hasattr(os, 'sched_getaffinity'):
+        return f'{os.cpu_count()} cores'
+    cores = sorted(os.sched_getaffinity(0))
+    starts = [core for core in cores if core - 1 not in cores]
+    ends = [core for core in cores if core + 1 not in cores]
+    listed = ','.join(str(a) if a == b else f'{a}-{b}' for a, b in zip(starts, ends, strict=True))
+    return f'{len(cores)} cores ({listed})'
+
+
+@contextlib.contextmanager
+def _exchange() -> Iterator[None]:
+    """Around all that waits for other processes.
+
+    Raises:
+        RunError: one of them has ended.
+    """
+    with _while_waiting.get()():
+        try:
+            yield
+        except RuntimeError as error:
+            raise RunError(
+                f'process {current().rank} has lost the others ({one_line(error)}); the one that ended first says why'
+            ) from error
 
 
 def shard(items: Sequence[_T], processes: Processes) -> Sequence[_T]:
@@ -114,7 +188,8 @@ def from_main(value: _T) -> _T:
     if current().world_size == 1:
         return value
     box: list[Any] = [value]
-    dist.broadcast_object_list(box, src=0)
+    with _exchange():
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
@@ -124,16 +199,19 @@ def gather(value: _T) -> list[_T]:
     if size == 1:
         return [value]
     values: list[Any] = [None] * size
-    dist.all_gather_object(values, value)
+    with _exchange():
+        dist.all_gather_object(values, value)
     return values
 
 
 def sum_counts(counts: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes of a tensor of integers, on its device."""
+    """The sum over all processes of a tensor of integers, on the CPU."""
     if counts.is_floating_point():
         raise TypeError('counts are integers')
+    counts = counts.cpu()
     if current().world_size > 1:
-        dist.all_reduce(counts)
+        with _exchange():
+            dist.all_reduce(counts)
     return counts
 
 

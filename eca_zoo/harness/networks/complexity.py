@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from timm.layers import SelectAdaptivePool2d
+from timm.utils import reparameterize_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -19,8 +20,9 @@ from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.models import EcaLayer
 
 _aten = torch.ops.aten
-# fvcore's cost of an element that is normalised with an affine transform; one less without.
-_NORM_COST = {_aten.native_batch_norm: 2, _aten.native_layer_norm: 5, _aten.native_group_norm: 5}
+_NORMS = (_aten.native_batch_norm, _aten.native_layer_norm, _aten.native_group_norm)
+# fvcore's cost of an element of an upsampled image.
+_UPSAMPLING = {_aten.upsample_nearest2d: 1, _aten.upsample_bilinear2d: 4}
 _ADAPTIVE_AVERAGE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
@@ -34,8 +36,10 @@ class Complexity:
         params: trainable and frozen parameters; buffers are not counted.
         macs: multiply-adds of convolutions, linear layers and matrix products (attention included); no bias, no norms.
         activations: elements that those operators put out.
-        macs_fvcore: ``macs`` and what fvcore adds: 2 an element of an affine batch norm, 5 of another affine norm, and
-            1 an input element of an adaptive average pooling. timm's published tables hold this count.
+        macs_fvcore: ``macs`` and what fvcore adds: 2 an element of an affine batch norm, 5 of another affine norm and
+            of a batch norm that computes its statistics, as that of standardised weights does, one less of norms that
+            are not affine; 1 an input element of an adaptive average pooling; 1 an element that nearest, and 4 that
+            bilinear upsampling puts out. timm's published tables hold this count.
         macs_ptflops: what ptflops counts: convolutions and linear layers with bias, 2 an element of an affine norm, and
             activations and poolings (twice where it counts both a module and the function that the module calls).
         paper_giga: what the paper's table calls a G of multiply-adds for this network: 2^30, or 10^9 for MobileNetV2.
@@ -96,18 +100,27 @@ def _counting(name: str) -> Iterator[None]:
         raise RunError(f'{name}: its complexity cannot be counted: {one_line(error)}') from error
 
 
-def complexity_of_spec(spec: ModelSpec, img_size: int | None = None) -> Complexity:
-    """Count a model as a user names it, for square images of ``img_size`` pixels (default: its own size).
+def complexity_of_spec(spec: ModelSpec, img_size: int | None = None, reparameterize: bool = False) -> Complexity:
+    """Count a model as a user names it.
+
+    Args:
+        spec: the model; the size that it says itself goes before ``img_size``.
+        img_size: height and width in pixels; its own size by default.
+        reparameterize: count it with its branches folded, where it is made to be folded.
 
     Raises:
         InputError: ``img_size`` is not positive.
         RunError: the network cannot be built or run on the meta device.
     """
+    img_size = spec.img_size or img_size
     if img_size is not None and img_size < 1:
         raise InputError(f'{spec.title}: an image is at least 1 pixel high and wide, not {img_size}')
     name = spec.name if spec.module is None else spec.title
     with _counting(name):
         model = _on_meta(spec.name, img_size, network_arguments(spec)) if spec.module is None else spec.module
+        if reparameterize:
+            with torch.device('meta' if spec.module is None else 'cpu'):
+                model = reparameterize_model(model)
         channels, height, width = default_input_size(model)
         return count_complexity(model, (channels, img_size or height, img_size or width), name)
 
@@ -135,7 +148,7 @@ def count_complexity(model: nn.Module, input_size: tuple[int, int, int], name: s
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=counter.macs,
         activations=counter.activations,
-        macs_fvcore=counter.macs + counter.norms + module_counts.adaptive_average,
+        macs_fvcore=counter.macs + counter.others + module_counts.adaptive_average,
         macs_ptflops=module_counts.ptflops,
         paper_giga=10**9 if is_mobilenetv2 else 2**30,
     )
@@ -169,14 +182,14 @@ class _OperatorCounter(TorchDispatchMode):
         super().__init__()
         self.macs = 0
         self.activations = 0
-        self.norms = 0
+        self.others = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         operator = func._overloadpacket
         if operator is _aten.native_batch_norm:
             # Only shapes matter; PyTorch derives them by decomposing the norm, which takes longer than all the rest.
-            out = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
+            out: Any = (torch.empty_like(args[0]), *(args[0].new_empty(args[0].shape[1]) for _ in range(2)))
         elif _changes_values_alone(func, args):
             out = args[0]
         else:
@@ -187,10 +200,18 @@ class _OperatorCounter(TorchDispatchMode):
             if 'attention' in str(operator):
                 # The scores, which the fused operator does not put out, are what the matrix product would.
                 self.activations += args[0].shape[:-1].numel() * args[1].shape[-2]
-        elif operator in _NORM_COST:
+        elif operator in _NORMS:
             is_affine = args[2 if operator is _aten.native_layer_norm else 1] is not None
-            self.norms += args[0].numel() * (_NORM_COST[operator] - (not is_affine))
+            self.others += args[0].numel() * (_fvcore_cost(operator, args) - (not is_affine))
+        elif operator in _UPSAMPLING:
+            self.others += out.numel() * _UPSAMPLING[operator]
         return out
+
+
+def _fvcore_cost(norm: Any, args: tuple) -> int:
+    """fvcore's cost of an element that is normalised with an affine transform."""
+    computes_statistics = norm is not _aten.native_batch_norm or args[5]
+    return 5 if computes_statistics else 2
 
 
 class _ModuleCounts:

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from eca_zoo.errors import InputError, RunError
+from eca_zoo.files import is_stream, replacing
 from eca_zoo.harness.networks.building import create_network, default_input_size, fused, in_evaluation
-from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.pretrained import check_classifier, pretrained_cfg
+from eca_zoo.harness.networks.user_checkpoint import load_checkpoint, with_head_classes
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
 _CHECKED_BATCHES = (1, 3)
@@ -59,7 +61,12 @@ def export_model(
         raise InputError(f'format {format!r} is unknown; use one of {", ".join(FORMATS)}')
     check_installed(('onnx', 'onnxscript', 'onnxruntime') if format == 'onnx' else ())
     _check_target(path)
-    with in_evaluation(model), tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent) as name:
+    with (
+        in_evaluation(model),
+        replacing(path, '--out') as place,
+        # The exporters look at the end of a file's name.
+        tempfile.TemporaryDirectory(prefix='.export-', dir=place.parent) as name,
+    ):
         temporary = Path(name) / path.name
         run, opset = _write(model, input_size, temporary, format, opset)
         deviation = _largest_error(model, run, input_size)
@@ -67,9 +74,8 @@ def export_model(
             raise RunError(
                 f'{path.name}: the exported network differs from the eager one by {deviation:.1e} (relative)'
             )
-        _sync(temporary)
         size = temporary.stat().st_size
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     return ExportReport(path, format, size, opset, deviation)
 
 
@@ -82,10 +88,12 @@ def export_network(
     model_kwargs: dict[str, Any] | None = None,
     opset: int | None = None,
     fuse: bool = False,
+    checkpoint: Path | None = None,
 ) -> ExportReport:
     """Build ``name`` of timm's registry, with its weights if ``pretrained``, and export it with ``export_model``.
 
-    With ``fuse`` it is exported in the form for inference that ``eca_zoo.optimize_for_inference`` makes.
+    A user's ``checkpoint`` replaces these weights, and its head says how many classes there are. With ``fuse`` it is
+    exported in the form for inference that ``eca_zoo.optimize_for_inference`` makes.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -96,9 +104,11 @@ def export_network(
     if img_size is not None and img_size < 1:
         raise InputError(f'img_size must be at least 1, not {img_size}')
     _check_target(path)
-    spec = ModelSpec(name, pretrained, model_kwargs=dict(model_kwargs or {}))
+    spec = with_head_classes(ModelSpec(name, pretrained, checkpoint, model_kwargs=dict(model_kwargs or {})))
     check_classifier(spec, pretrained_cfg(spec))
-    model = create_network(name, img_size, model_kwargs, pretrained)
+    model = create_network(name, img_size, network_arguments(spec), pretrained and checkpoint is None)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, name)
     channels, height, width = default_input_size(model)
     size = (channels, img_size or height, img_size or width)
     if fuse:
@@ -109,7 +119,7 @@ def export_network(
 def _check_target(path: Path) -> None:
     if path.is_dir():
         raise InputError(f'{path}: is a folder; name a file')
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if not is_stream(path) and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(
             f'{path}: cannot be written, there is no folder {path.parent} that can be; choose another --out'
         )
@@ -123,8 +133,7 @@ def check_installed(packages: tuple[str, ...]) -> None:
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            remedy = "pip install 'eca-zoo[export]'" if package.startswith('onnx') else f'pip install {package}'
-            raise InputError(f'{package} is not installed; {remedy}')
+            raise InputError(f'{package} is not installed; pip install {" ".join(packages)}')
 
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -200,8 +209,3 @@ def _largest_error(model: nn.Module, run: Run, input_size: tuple[int, int, int])
         errors.append(float((actual - expected).norm() / expected.norm()))
     _logger.info('relative errors at batch sizes %s: %s', _CHECKED_BATCHES, errors)
     return max(errors)
-
-
-def _sync(path: Path) -> None:
-    with path.open('rb+') as file:
-        os.fsync(file.fileno())

@@ -7,8 +7,8 @@ from pathlib import Path
 import timm
 
 from eca_zoo.errors import InputError
-from eca_zoo.files import read_text
 from eca_zoo.models import list_zoo
+from eca_zoo.models.patterns import is_pattern, match_networks, read_names
 
 _LOADED_BY_SCHEMA = ('hf-hub:', 'hf_hub:', 'local-dir:')
 _NEAREST = 3
@@ -17,11 +17,12 @@ _NEAREST = 3
 def expand_model_names(patterns: Iterable[str]) -> list[str]:
     """The timm model names that ``patterns`` stand for, in the order given and without repetition.
 
-    Each pattern is one of: a model (``resnet50``, ``eca_resnet50.k3557_in1k``), a shell pattern over timm's registry
-    (``eca_resnet*``; with a dot it also matches tags, ``resnet50.*_in1k``), ``zoo`` (the authors' networks),
-    ``plain`` (timm's counterparts of these, without ECA layers), ``all`` (every model that has pretrained weights), a
-    text file with one of these per line (``models.txt``), or what timm loads by schema (``hf-hub:ORG/NAME``,
-    ``local-dir:DIR``), which is passed on as it is.
+    A name means the same in all commands; those for checkpoints take of it what this package has. Each pattern is one
+    of: a model (``resnet50``, ``eca_resnet50.k3557_in1k``), a shell pattern over timm's registry (``eca_resnet*``; with
+    a dot it also matches tags, ``resnet50.*_in1k``), which says so where it catches networks of this package and of
+    timm's own, ``zoo`` (the authors' networks), ``plain`` (timm's counterparts of these, without ECA layers), ``all``
+    (every model that has pretrained weights), a text file with one of these per line (``models.txt``), or what timm
+    loads by schema (``hf-hub:ORG/NAME``, ``local-dir:DIR``), which is passed on as it is.
 
     Raises:
         InputError: a name is not registered (the text lists the nearest ones), a pattern matches nothing, a file
@@ -65,8 +66,8 @@ def _expand(pattern: str) -> list[str]:
         return timm.list_models(pretrained=True)
     if pattern.endswith('.txt'):
         return [name for line in read_names(Path(pattern)) for name in _expand(line)]
-    if any(sign in pattern for sign in '*?['):
-        matches = timm.list_models(pattern, include_tags='.' in pattern)
+    if is_pattern(pattern):
+        matches = match_networks(pattern)
         if not matches:
             raise InputError(f'no model matches the pattern {pattern!r}; timm.list_models() lists what there is')
         return matches
@@ -89,17 +90,3 @@ def _check_registered(name: str) -> None:
     nearest = nearest_model_names(name)
     remedy = f'the nearest names are {", ".join(nearest)}' if nearest else 'timm.list_models() lists what there is'
     raise InputError(f'{name!r} is no {what} that timm knows; {remedy}')
-
-
-def read_names(path: Path) -> list[str]:
-    """The names and patterns in a text file, one a line; empty lines and those that start with ``#`` do not count.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'{path}: cannot read the list of models: {error}') from None
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith('#')]

@@ -8,6 +8,9 @@ from torch import nn
 
 from eca_zoo.errors import InputError
 
+#: What timm puts before the folder of a network that it loads with its config.
+LOCAL_DIR = 'local-dir:'
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -21,6 +24,11 @@ class ModelSpec:
         in_chans: channels of the input, if they are not what the name stands for.
         model_kwargs: further arguments of the model's entry point; ``num_classes`` and ``in_chans`` among them become
             the fields.
+        img_size: height and width of its images in pixels, in the place of what holds for all models.
+        crop_pct: share of the resized image that the crop keeps, likewise.
+        interpolation: of the resize, likewise.
+        mean: subtracted from the channels, for values in [0, 1], likewise.
+        std: the channels are divided by, for values in [0, 1], likewise.
         label: name in tables; the model's, with the checkpoint's file name if there is one, if it is empty.
         module: a network that is built already, in the place of what ``name`` stands for; it is copied, not changed.
     """
@@ -31,6 +39,11 @@ class ModelSpec:
     num_classes: int | None = None
     in_chans: int | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
+    img_size: int | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     label: str = ''
     module: nn.Module | None = None
 
@@ -55,6 +68,11 @@ class ModelSpec:
     def title(self) -> str:
         """What tables and messages call it."""
         return self.label or (f'{self.name}@{self.checkpoint.name}' if self.checkpoint is not None else self.name)
+
+    def own_input(self) -> dict[str, Any]:
+        """What its images are by its own account, under the names of the fields."""
+        given = {name: getattr(self, name) for name in ('img_size', 'crop_pct', 'interpolation', 'mean', 'std')}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def network_arguments(spec: ModelSpec) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import hash_file
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.models.pretrained_cfgs import LOCATION_FIELDS
-from eca_zoo.weights.manifest import load_manifest
+from eca_zoo.weights.manifest import usable_manifest
 
 _HUB = ('hf-hub:', 'hf_hub:')
 _FOLDER = 'local-dir:'
@@ -121,7 +121,7 @@ def weights_sha256(spec: ModelSpec) -> str | None:
         return None
     cfg = pretrained_cfg(spec)
     name = f'{cfg.get("architecture") or spec.name.partition(".")[0]}.{cfg.get("tag") or ""}'
-    entry = load_manifest().models.get(name)
+    entry = usable_manifest().models.get(name)
     return entry.checkpoint.sha256 if entry is not None and entry.checkpoint is not None else None
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from eca_zoo.weights.errors import CheckpointError
 _COUNTER = '.num_batches_tracked'
 _SHOWN = 3
 #: Files of a folder that count as checkpoints.
-SUFFIXES = ('.safetensors', '.pth.tar', '.pth', '.pt', '.bin')
+SUFFIXES = ('.safetensors', '.pth.tar', '.pth', '.pt', '.bin', '.ckpt')
 
 
 def read_checkpoint(path: Path, use_ema: bool = False) -> UntrustedFile:
@@ -131,3 +132,21 @@ def checkpoint_files(path: Path) -> list[Path]:
     if not files:
         raise InputError(f'{path}: there are no checkpoints ({", ".join(SUFFIXES)}) in this folder')
     return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """Names for files: each its own, with as many of the folders around it as tell it from the others.
+
+    Raises:
+        InputError: a file is given twice.
+    """
+    parts = [Path(os.path.abspath(file)).parts for file in files]
+    repeated = next((file for file, own in zip(files, parts, strict=True) if parts.count(own) > 1), None)
+    if repeated is not None:
+        raise InputError(f'{repeated}: this checkpoint is given twice; name it once')
+    names = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        names.append('/'.join(own[-length:]))
+    return names

@@ -1,16 +1,16 @@
 """A run directory: finished rows and partial counts, written so that a kill at any moment loses a few seconds of work.
 
 ``journal-00000.jsonl`` is the main process's, the others write one each, so that no two processes append to a file.
-A line is a JSON object and the CRC-32 of its text; a line that a kill cut short fails that check and counts as never
-written. Lines are only ever added: reading is adding up.
+A line is a JSON object and the CRC-32 of its text. The last line, if a kill cut it short, counts as never written; any
+other that fails the check was damaged later, which is warned of. Lines are only ever added: reading is adding up.
 """
 
 import json
 import logging
 import os
-import shutil
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -24,6 +24,8 @@ _logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _PREDICTIONS = 'predictions'
+_JOURNAL = re.compile(r'journal-\d{5,}\.jsonl')
+_PREDICTION = re.compile(r'\d{5,}-[0-9a-f]{32}\.pt')
 _SHOWN = 3
 
 
@@ -34,7 +36,14 @@ class RunDirectory:
     partial counts alone.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], restart: bool = False, rank: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        restart: bool = False,
+        rank: int = 0,
+        files: Sequence[str] = (),
+    ) -> None:
         """Name a run directory; nothing is written before it is entered.
 
         Args:
@@ -42,11 +51,13 @@ class RunDirectory:
             identity: JSON values that fix what the run's numbers are: the same folder takes no other.
             restart: forget what the folder holds.
             rank: number of this process.
+            files: names of files that every such run writes there; they go when a run is begun anew.
         """
         self.path = path
         self._identity = _plain(identity)
         self._restart = restart
         self._rank = rank
+        self._fixed_files = files
         self._lock = RunLock(path / '.lock')
         self._file: TextIO | None = None
         self._records: list[dict[str, Any]] = []
@@ -59,7 +70,9 @@ class RunDirectory:
             StorageError: it cannot be written.
         """
         try:
+            # Nobody opens a journal that the main process is about to remove.
             agreed(self._enter)
+            agreed(self._open)
         except EcaZooError:
             self.close()
             raise
@@ -72,12 +85,9 @@ class RunDirectory:
                 self._lock.acquire()
                 if self._restart:
                     self._clear()
-                self._records = [record for file in self._journals() for record in _read(file)]
-            self._open()
+                self._records = self._read_all()
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
-        if self._rank == 0:
-            self.require('run', self._identity)
+            raise storage_error(self.path, error, '--run-dir') from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,6 +162,24 @@ class RunDirectory:
         """
         self._append({'kind': 'partial', 'part': part, 'partial': _plain(partial)})
 
+    def written_files(self) -> list[str]:
+        """Names of the files that ``record_file`` was told of."""
+        return list(dict.fromkeys(record['name'] for record in self._records if record['kind'] == 'file'))
+
+    def record_file(self, name: str) -> None:
+        """Note that the run writes a file of this name into its folder, and so may remove it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if name not in self.written_files():
+            self._append({'kind': 'file', 'name': name})
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file that the run has written."""
+        assert name in self.written_files()
+        (self.path / name).unlink(missing_ok=True)
+
     @property
     def predictions(self) -> Path:
         """Folder for predictions of images that were counted; it is made."""
@@ -160,20 +188,58 @@ class RunDirectory:
         return folder
 
     def _clear(self) -> None:
-        for file in self._journals():
+        """Remove what runs have written; a folder that somebody else uses too keeps the rest.
+
+        The main process's journal goes last: it knows which run the others belong to.
+        """
+        self._records = [record for file in self._journals() for record in _read(file)[0]]
+        for name in [*self.written_files(), *(self._fixed_files if self._records else ())]:
+            (self.path / Path(name).name).unlink(missing_ok=True)
+        folder = self.path / _PREDICTIONS
+        predictions = folder.glob('*.pt') if folder.is_dir() else ()
+        parts = [path for path in predictions if _PREDICTION.fullmatch(path.name)]
+        for file in [*parts, *reversed(self._journals())]:
             file.unlink()
-        shutil.rmtree(self.path / _PREDICTIONS, ignore_errors=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            pass
 
     def _journals(self) -> list[Path]:
-        return sorted(self.path.glob('journal-*.jsonl'))
+        return sorted(path for path in self.path.glob('journal-*.jsonl') if _JOURNAL.fullmatch(path.name))
+
+    def _read_all(self) -> list[dict[str, Any]]:
+        """The records of all processes; a warning says which cannot be read, and that they are measured again."""
+        records: list[dict[str, Any]] = []
+        for file in self._journals():
+            read, damaged = _read(file)
+            records += read
+            for number, text in damaged:
+                if not _is_a_figure(text):
+                    _logger.warning(
+                        '%s: line %d is damaged, and may have said what this run is; all is measured again',
+                        file,
+                        number,
+                    )
+                    self._clear()
+                    return []
+                _logger.warning('%s: line %d is damaged; what it held is measured again', file, number)
+        return records
 
     def _open(self) -> None:
+        try:
+            self._open_file()
+        except OSError as error:
+            raise storage_error(self.path, error, '--run-dir') from None
+        if self._rank == 0:
+            self.require('run', self._identity)
+
+    def _open_file(self) -> None:
         path = self.path / f'journal-{self._rank:05d}.jsonl'
         is_new = not path.exists()
-        torn = not is_new and path.stat().st_size > 0 and not _ends_in_newline(path)
+        if not is_new:
+            _mend_end(path)
         self._file = path.open('a', encoding='utf-8')
-        if torn:
-            self._file.write('\n')
         if is_new and os.name == 'posix':
             folder = os.open(self.path, os.O_RDONLY)
             try:
@@ -185,30 +251,56 @@ class RunDirectory:
         assert self._file is not None, 'the run directory is not open'
         text = json.dumps(record, separators=(',', ':'))
         try:
-            self._file.write(f'{zlib.crc32(text.encode()):08x} {text}\n')
+            self._file.write(f'{_checksum(text.encode())} {text}\n')
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise storage_error(self.path, error, '--out') from None
+            raise storage_error(self.path, error, '--run-dir') from None
         self._records.append(record)
 
 
-def _ends_in_newline(path: Path) -> bool:
-    with path.open('rb') as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b'\n'
+def _checksum(text: bytes) -> str:
+    return f'{zlib.crc32(text):08x}'
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a journal; others are skipped, with a note in the log."""
-    for number, line in enumerate(path.read_bytes().split(b'\n'), 1):
-        if not line:
-            continue
-        checksum, _, text = line.partition(b' ')
-        if checksum != b'%08x' % zlib.crc32(text):
+def _text_of(line: bytes) -> bytes | None:
+    """What a line records; None if its checksum is another."""
+    checksum, _, text = line.partition(b' ')
+    return text if checksum == _checksum(text).encode() else None
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:
+    """The records of a journal, and the numbers and texts of lines that were damaged after they had been written."""
+    *lines, last = path.read_bytes().split(b'\n')
+    records, damaged = [], []
+    for number, line in enumerate([*lines, last], 1):
+        text = _text_of(line)
+        if text is not None:
+            records.append(json.loads(text))
+        elif number <= len(lines):
+            damaged.append((number, line.partition(b' ')[2]))
+        elif line:
             _logger.info('%s: line %d was cut short and does not count', path, number)
-            continue
-        yield json.loads(text)
+    return records, damaged
+
+
+def _is_a_figure(text: bytes) -> bool:
+    """Whether a damaged line is certain to have held a row or counts, which can be measured again, and nothing else."""
+    try:
+        return json.loads(text)['kind'] in ('row', 'partial')
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _mend_end(path: Path) -> None:
+    """End the last line of a journal if it is whole, and remove it if it was cut short."""
+    with path.open('r+b') as file:
+        content = file.read()
+        last = content.rpartition(b'\n')[2]
+        if last and _text_of(last) is not None:
+            file.write(b'\n')
+        elif last:
+            file.truncate(len(content) - len(last))
 
 
 def _plain(value: Any) -> Any:

@@ -19,9 +19,11 @@ class ThroughputResult:
         step_time_ms: time of a step that corresponds to ``samples_per_sec``.
         step_time_p95_ms: 95th percentile of all steps.
         steps: timed steps in all rounds.
-        relative: median over the rounds of images a second divided by the baseline's in the same round; None without.
+        relative: median over the rounds of images a second divided by the baseline's in the same round; None without,
+            and for another input size than the baseline's.
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
         error: why there is no measurement; None if there is one.
+        baseline: title of the network that ``relative`` refers to.
     """
 
     model: str
@@ -36,3 +38,4 @@ class ThroughputResult:
     relative: float | None = None
     peak_memory_mb: float | None = None
     error: str | None = None
+    baseline: str | None = None

@@ -2,33 +2,30 @@
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from queue import Queue
-from typing import Any
 
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.machine.devices import numeric_flags, resolve_device, visible_devices
-from eca_zoo.harness.machine.memory import freed_memory_kept, is_out_of_memory, release_memory
+from eca_zoo.harness.machine.devices import resolve_device, visible_devices
+from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.memory import release_memory
+from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.speed.failures import reason
+from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, runs_apart
 from eca_zoo.harness.speed.results import ThroughputResult
-from eca_zoo.harness.speed.runners import Runner, Step
 from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.harness.speed.timer import Timer
 
 # Networks that are resident, and timed in turn, at once.
 _GROUP = 8
-# torch.compile keeps one entry a network for each forward that several networks share; beyond its limit it would
-# silently run them uncompiled.
-_RECOMPILE_LIMIT = 64
-_MAX_STEPS = 1000
 _logger = logging.getLogger(__name__)
 
 
@@ -37,16 +34,14 @@ class _TimedNetwork:
     """A network while it is measured."""
 
     spec: ModelSpec
-    runner: Runner | None = None
-    steps_per_round: int = 1
-    peak_memory_mb: float | None = None
+    timer: Timer | OwnProcess | None = None
     rounds: list[list[float]] = field(default_factory=list)
     error: str | None = None
 
     def rates(self) -> list[float]:
         """Images a second of each round."""
-        assert self.runner is not None
-        return [self.runner.batch_size * len(seconds) / sum(seconds) for seconds in self.rounds]
+        assert self.timer is not None
+        return [self.timer.batch_size * len(seconds) / sum(seconds) for seconds in self.rounds]
 
 
 #: Called with the work that is done, all of it (both in rounds of a network), and what is done now.
@@ -56,7 +51,7 @@ Progress = Callable[[int, int, str], None]
 def measure_throughput(
     specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None = None,
+    baseline: Baseline = None,
     progress: Progress | None = None,
 ) -> list[ThroughputResult]:
     """All results of ``throughput_groups`` on the one device that ``settings`` name."""
@@ -67,20 +62,21 @@ def measure_throughput(
 def throughput_groups(
     specs: Sequence[ModelSpec],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None = None,
+    baseline: Baseline = None,
     devices: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[ThroughputResult]]:
-    """Time ``specs`` and the baseline in turn, at most eight in a group so that any number of them fits into memory.
+    """Time ``specs`` and their baselines in turn, eight or nine in a group so that any number of them fits into memory.
 
-    Groups run one after the other, or on several devices at once with one group at a time on each. The baseline is in
-    every group, and in the results once. A network that fails is a result with an ``error`` and does not stop the
-    others. torch's global flags and random state are as before afterwards.
+    Groups run one after the other, or on several devices at once in a process for each, with one group at a time. On
+    the CPU each network has a process of its own, see ``own_process``. A network's baseline is in its group, and in the
+    results once. A network that fails is a result with an ``error`` and does not stop the others. torch's global flags
+    and random state are as before afterwards.
 
     Args:
         specs: what to time.
         settings: how; its device stands for ``devices``.
-        baseline: the network that ``relative`` refers to.
+        baseline: the network that ``relative`` refers to, or by title each network's own.
         devices: names; by default all visible GPUs of the kind of ``settings.device``, or that one if it has an index.
         progress: called now and then.
 
@@ -95,13 +91,13 @@ def throughput_groups(
         own = torch.device(checked.device)
         devices = [checked.device] if ':' in settings.device else [str(device) for device in visible_devices(own)]
     groups = _groups(specs, baseline, len(devices))
-    total = sum(len(group) + bool(baseline) for group in groups) * (checked.rounds + 1)
+    total = sum(map(len, groups)) * (checked.rounds + 1)
     meter = _Meter(total, progress)
     if len(devices) == 1:
         here = dataclasses.replace(checked, device=devices[0])
         measured: Iterable[list[ThroughputResult]] = (_measure_group(group, here, baseline, meter) for group in groups)
     else:
-        measured = _on_many_devices(groups, checked, baseline, devices, meter)
+        measured = _in_other_processes(groups, checked, baseline, devices, meter)
     seen: set[str] = set()
     for results in measured:
         yield [result for result in results if result.model not in seen]
@@ -122,16 +118,16 @@ class _Meter:
             self.report(self.done, self.total, text)
 
 
-def _on_many_devices(
+def _in_other_processes(
     groups: list[list[ModelSpec]],
     settings: ThroughputSettings,
-    baseline: ModelSpec | None,
+    baseline: Baseline,
     devices: Sequence[str],
     meter: _Meter,
 ) -> Iterator[list[ThroughputResult]]:
     """One process a device, each measuring a group at a time; results in the order in which groups are done."""
     context = get_context('spawn')
-    with context.Manager() as manager, ProcessPoolExecutor(len(devices), mp_context=context) as pool:
+    with context.Manager() as manager, ProcessPoolExecutor(len(devices), context) as pool:
         free = manager.Queue()
         for device in devices:
             free.put(device)
@@ -139,9 +135,9 @@ def _on_many_devices(
         try:
             for job in as_completed(jobs):
                 group = jobs[job]
-                yield _outcome(job, group, settings)
-                work = (len(group) + bool(baseline)) * (settings.rounds + 1)
-                meter.advance(', '.join(spec.title for spec in group), work)
+                others = {spec.title for other in groups if other is not group for spec in other}
+                yield _outcome(job, [spec for spec in group if spec.title not in others], settings)
+                meter.advance(', '.join(spec.title for spec in group), len(group) * (settings.rounds + 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -149,7 +145,7 @@ def _on_many_devices(
 def _outcome(
     job: 'Future[list[ThroughputResult]]', group: list[ModelSpec], settings: ThroughputSettings
 ) -> list[ThroughputResult]:
-    """The results of a job; if its process was killed (out of memory, a driver's fault), that for its group."""
+    """The results of a job; if its process was killed (out of memory, a driver's fault), that for ``group``."""
     try:
         return job.result()
     except Exception as error:
@@ -158,34 +154,47 @@ def _outcome(
 
 
 def _measure_on_free_device(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, free: 'Queue[str]'
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, free: 'Queue[str]'
 ) -> list[ThroughputResult]:
     device = free.get()
     try:
-        return measure_throughput(group, dataclasses.replace(settings, device=device), baseline)
+        return _measure_group(group, dataclasses.replace(settings, device=device), baseline, _Meter(0, None))
     finally:
         free.put(device)
 
 
-def _groups(specs: Sequence[ModelSpec], baseline: ModelSpec | None, workers: int = 1) -> list[list[ModelSpec]]:
-    """``specs`` without the baseline, cut into groups of equal size: at most eight, and enough for every worker."""
+def _groups(specs: Sequence[ModelSpec], baseline: Baseline, workers: int = 1) -> list[list[ModelSpec]]:
+    """``specs`` in groups of equal size, enough for every worker; each ends with the baselines of its networks."""
     names = [spec.title for spec in specs]
     if len(set(names)) != len(names):
         raise InputError(f'a network is named twice: {", ".join(names)}')
-    others = [spec for spec in specs if baseline is None or spec.title != baseline.title]
-    size = max(1, min(_GROUP, -(-len(others) // max(workers, 1))))
-    groups = [others[start : start + size] for start in range(0, len(others), size)]
-    return groups or [[]]
+    baselines = {spec.title: reference for spec in specs if (reference := baseline_of(spec, baseline)) is not None}
+    of_others = {reference.title for title, reference in baselines.items() if title != reference.title}
+    rest = [spec for spec in specs if spec.title not in of_others]
+    size = _GROUP if len(of_others) <= 1 else _GROUP // 2
+    size = max(1, min(size, -(-len(rest) // max(workers, 1))))
+    groups = []
+    for start in range(0, len(rest), size):
+        group = {spec.title: spec for spec in rest[start : start + size]}
+        references = [baselines[title] for title in group if title in baselines]
+        groups.append(list((group | {reference.title: reference for reference in references}).values()))
+    return groups
 
 
 def _measure_group(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: ModelSpec | None, meter: _Meter
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, meter: _Meter
 ) -> list[ThroughputResult]:
-    timed_networks = [_TimedNetwork(spec) for spec in [*group, *([baseline] if baseline else [])]]
-    # Else a figure would depend on what the process has freed before.
-    with numeric_flags(settings.precision, settings.threads), freed_memory_kept(torch.device(settings.device)):
+    timed_networks = [_TimedNetwork(spec) for spec in group]
+    with contextlib.ExitStack() as during:
+        during.enter_context(numeric_flags(settings.precision, settings.threads))
         for timed in timed_networks:
-            _guarded(timed, lambda c: _warm_up(c, settings))
+            timed.timer = (OwnProcess if runs_apart(timed.spec, settings) else Timer)(timed.spec, settings)
+            during.callback(_close, timed)
+        for timed in timed_networks:
+            _guarded(timed, settings, _start)
+        for timed in timed_networks:
+            if timed.error is None:
+                _guarded(timed, settings, lambda c: _warm_up(c, settings))
             meter.advance(f'warmed up {timed.spec.title}')
         running = [timed for timed in timed_networks if timed.error is None]
         for index in range(settings.rounds):
@@ -193,91 +202,59 @@ def _measure_group(
             start = index % max(len(running), 1)
             for timed in running[start:] + running[:start]:
                 if timed.error is None:
-                    _guarded(timed, _time_round)
+                    _guarded(timed, settings, _time_round)
             meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
-    reference = timed_networks[-1] if baseline else None
-    results = [_result(timed, settings, reference) for timed in timed_networks]
-    for timed in timed_networks:
-        timed.runner = None
     release_memory()
+    results = []
+    for timed in timed_networks:
+        reference = baseline_of(timed.spec, baseline)
+        of_it = next((other for other in timed_networks if reference and other.spec.title == reference.title), None)
+        results.append(_result(timed, settings, of_it))
     return results
 
 
-def _guarded(timed: _TimedNetwork, work: Callable[[_TimedNetwork], None]) -> None:
+def _close(timed: _TimedNetwork) -> None:
+    assert timed.timer is not None
+    timed.timer.close()
+
+
+def _guarded(timed: _TimedNetwork, settings: ThroughputSettings, work: Callable[[_TimedNetwork], None]) -> None:
     """Do ``work``; what goes wrong is kept as the timed's error, and its memory is given back."""
     try:
         work(timed)
-    except InputError as error:
-        timed.error = str(error)
     except Exception as error:
-        timed.error = ' '.join(str(error).split()) or type(error).__name__
+        timed.error = reason(error, settings, timed.timer.batch_size if timed.timer is not None else 0)
         _logger.debug('%s failed', timed.spec.title, exc_info=True)
     if timed.error is not None:
         _logger.warning('%s: %s', timed.spec.title, timed.error)
-        timed.runner = None
+        _close(timed)
         release_memory()
+
+
+def _start(timed: _TimedNetwork) -> None:
+    assert timed.timer is not None
+    timed.timer.start()
 
 
 def _warm_up(timed: _TimedNetwork, settings: ThroughputSettings) -> None:
-    """Build the network, find a batch size that fits, and the number of steps that fill a round."""
-    on_cuda = torch.device(settings.device).type == 'cuda'
-    if on_cuda:
-        before = torch.cuda.memory_allocated(settings.device)
-    runner = timed.runner = Runner(timed.spec, settings)
-    batch_size = settings.batch_size or 1
-    while True:
-        if on_cuda:
-            torch.cuda.reset_peak_memory_stats(settings.device)
-        try:
-            runner.prepare(batch_size)
-            with _room_to_compile() if settings.compile else contextlib.nullcontext():
-                _time_steps(runner.step, 1, runner.device)
-            break
-        except (RuntimeError, MemoryError) as error:
-            if batch_size == 1 or not is_out_of_memory(error):
-                raise
-            _logger.info('%s: batch size %d does not fit, trying %d', timed.spec.title, batch_size, batch_size // 2)
-        batch_size //= 2
-        release_memory()
-    seconds = _time_steps(runner.step, 1, runner.device)
-    # A slow network is warm after fewer steps.
-    while len(seconds) < settings.warmup_steps and sum(seconds) < 2 * settings.round_seconds:
-        seconds += _time_steps(runner.step, 1, runner.device)
-    timed.steps_per_round = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
-    if on_cuda:
-        timed.peak_memory_mb = (torch.cuda.max_memory_allocated(settings.device) - before) / 2**20
+    assert timed.timer is not None
+    try:
+        timed.timer.warm_up()
+    except UnknownThereError:
+        if settings.keep_freed_memory:
+            raise InputError(f'only this process knows it; {OTHER_WAY}') from None
+        timed.timer.close()
+        timed.timer = Timer(timed.spec, settings)
+        timed.timer.warm_up()
 
 
 def _time_round(timed: _TimedNetwork) -> None:
-    assert timed.runner is not None
-    runner = timed.runner
-    timed.rounds.append(_time_steps(runner.step, timed.steps_per_round, runner.device))
-
-
-def _time_steps(step: Step, count: int, device: torch.device) -> list[float]:
-    """Seconds of each of ``count`` steps: between events on CUDA, else by the clock, after the device is done."""
-    if device.type == 'cuda':
-        with torch.cuda.device(device):
-            torch.cuda.synchronize()
-            events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
-            events[0].record()
-            for event in events[1:]:
-                step()
-                event.record()
-            torch.cuda.synchronize()
-        return [first.elapsed_time(second) / 1e3 for first, second in itertools.pairwise(events)]
-    synchronize: Callable[[], Any] = getattr(getattr(torch, device.type), 'synchronize', lambda: None)
-    seconds = []
-    for _ in range(count):
-        start = time.perf_counter()
-        step()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    assert timed.timer is not None
+    timed.rounds.append(timed.timer.time_round())
 
 
 def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _TimedNetwork | None) -> ThroughputResult:
-    if timed.error is not None or timed.runner is None:
+    if timed.error is not None or timed.timer is None:
         return ThroughputResult(timed.spec.title, settings, error=timed.error)
     rates = timed.rates()
     median = statistics.median(rates)
@@ -285,24 +262,23 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
     seconds = sorted(second for round_ in timed.rounds for second in round_)
     p95 = statistics.quantiles(seconds, n=20, method='inclusive')[-1] if len(seconds) > 1 else seconds[0]
     relative = None
-    if baseline is not None and baseline.error is None:
+    if baseline is not None and baseline.error is None and _takes_same_images(timed, baseline):
         relative = statistics.median(rate / other for rate, other in zip(rates, baseline.rates(), strict=True))
     return ThroughputResult(
         model=timed.spec.title,
         settings=settings,
-        batch_size=timed.runner.batch_size,
-        img_size=timed.runner.input_size[-1],
+        batch_size=timed.timer.batch_size,
+        img_size=timed.timer.input_size[-1],
         samples_per_sec=median,
         spread_percent=100 * (high - low) / median,
-        step_time_ms=1e3 * timed.runner.batch_size / median,
+        step_time_ms=1e3 * timed.timer.batch_size / median,
         step_time_p95_ms=1e3 * p95,
         steps=len(seconds),
         relative=relative,
-        peak_memory_mb=timed.peak_memory_mb,
+        baseline=baseline.spec.title if baseline is not None else None,
+        peak_memory_mb=timed.timer.peak_memory_mb,
     )
 
 
-def _room_to_compile() -> contextlib.AbstractContextManager:
-    import torch._dynamo
-
-    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
+def _takes_same_images(timed: _TimedNetwork, other: _TimedNetwork) -> bool:
+    return timed.timer is not None and other.timer is not None and timed.timer.input_size == other.timer.input_size

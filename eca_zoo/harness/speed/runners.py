@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.utils import reparameterize_model
 from torch import nn
 
 from eca_zoo.harness.machine.devices import autocast, parameter_dtype
@@ -28,8 +30,9 @@ class Runner:
 
         Args:
             spec: what to time.
-            settings: checked settings.
+            settings: checked settings; the image size that ``spec`` says itself goes before theirs.
         """
+        settings = dataclasses.replace(settings, img_size=spec.img_size or settings.img_size)
         self.settings = settings
         self.device = torch.device(settings.device)
         self._model, self.input_size = _build_network(spec, settings)
@@ -107,7 +110,7 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix='eca-zoo-') as folder, warnings.catch_warnings():
             warnings.simplefilter('ignore')
             path = Path(folder) / 'model.onnx'
-            write_onnx(self._model, torch.randn(2, *self.input_size), path)
+            write_onnx(self._model, torch.zeros(2, *self.input_size), path)
             yield path
 
 
@@ -130,6 +133,8 @@ def _build_network(spec: ModelSpec, settings: ThroughputSettings) -> tuple[nn.Mo
     channels, height, width = default_input_size(model)
     if settings.img_size:
         height = width = settings.img_size
+    if settings.reparameterize:
+        model = reparameterize_model(model)
     model.train(settings.train)
     if settings.fuse:
         model = fused(model, (channels, height, width), spec.title)

@@ -7,6 +7,7 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import check_precision, parse_precision, resolve_device
+from eca_zoo.harness.machine.memory import allocator_variables, can_keep_freed_memory
 from eca_zoo.harness.networks.export import check_installed
 
 BACKENDS = ('torch', 'onnxruntime', 'openvino')
@@ -18,11 +19,12 @@ class ThroughputSettings:
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
-        precision: one of ``eca_zoo.harness.machine.devices.PRECISIONS``.
-        channels_last: memory format of parameters and input.
+        precision: ``fp32``, ``tf32``, ``fp16``, ``bf16``, ``amp`` or ``amp_bf16``.
+        channels_last: memory format of parameters and input; by default contiguous, as a network is built.
         compile: backend of ``torch.compile``; empty for eager.
         compile_mode: mode of ``torch.compile``; empty for its default.
         backend: ``torch``, ``onnxruntime`` or ``openvino`` (both on the CPU).
+        reparameterize: fold the branches of models that are made to be folded, with timm.
         fuse: time the form for inference that ``eca_zoo.optimize_for_inference`` makes: batch norms folded.
         batch_size: images a step, halved as long as they do not fit; 256 on a GPU and 16 on the CPU by default.
         img_size: height and width in pixels; the network's own by default.
@@ -31,14 +33,17 @@ class ThroughputSettings:
         round_seconds: a round has as many steps as fit into this time, one at least.
         warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
         threads: of the CPU; torch's choice by default.
+        keep_freed_memory: on the CPU, measure in processes whose C library (glibc) keeps the memory of freed tensors
+            for the next ones, see ``harness.machine.memory.KEEPING_VARIABLES``; by default the allocator is left alone.
     """
 
     device: str = 'auto'
     precision: str = 'fp32'
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: str = ''
     compile_mode: str = ''
     backend: str = 'torch'
+    reparameterize: bool = False
     fuse: bool = False
     batch_size: int | None = None
     img_size: int | None = None
@@ -47,6 +52,14 @@ class ThroughputSettings:
     round_seconds: float = 0.5
     warmup_steps: int = 5
     threads: int | None = None
+    keep_freed_memory: bool = False
+
+    @property
+    def allocator(self) -> str | None:
+        """How memory of the CPU is given out: ``default``, ``kept``, or ``environment``; None for other devices."""
+        if torch.device(self.device).type != 'cpu':
+            return None
+        return 'kept' if self.keep_freed_memory else 'environment' if allocator_variables() else 'default'
 
     def checked(self) -> 'ThroughputSettings':
         """The settings with the device and the precision under their full names.
@@ -65,20 +78,36 @@ class ThroughputSettings:
             raise InputError('warmup_steps and round_seconds must not be negative')
         if self.backend not in BACKENDS:
             raise InputError(f'backend {self.backend!r} is unknown; use one of {", ".join(BACKENDS)}')
-        if self.train and (self.fuse or self.backend != 'torch'):
-            raise InputError('training steps run in torch and with their batch norms; leave out fuse and backend')
+        if self.train and (self.fuse or self.reparameterize or self.backend != 'torch'):
+            raise InputError(
+                'training steps run in torch and with their batch norms and branches; leave out fuse, reparameterize '
+                'and backend'
+            )
         if self.backend != 'torch':
             self._check_foreign_backend(device, precision)
+        if self.keep_freed_memory:
+            self._check_allocator(device)
         if self.compile and self.compile not in torch.compiler.list_backends(exclude_tags=()):
             known = ', '.join(torch.compiler.list_backends())
             raise InputError(f'compile backend {self.compile!r} is unknown; use one of {known}')
         batch_size = self.batch_size or (16 if device.type == 'cpu' else 256)
-        return dataclasses.replace(self, device=str(device), precision=precision, batch_size=batch_size)
+        return dataclasses.replace(
+            self, device=str(device), precision=precision, batch_size=batch_size, channels_last=bool(self.channels_last)
+        )
+
+    def _check_allocator(self, device: torch.device) -> None:
+        if device.type != 'cpu' or not can_keep_freed_memory():
+            raise InputError("keep_freed_memory is about glibc's allocator on the CPU; leave it out here")
+        if variables := allocator_variables():
+            raise InputError(
+                f'keep_freed_memory: {next(iter(variables))} in the environment tunes the allocator already; leave one '
+                'of them out'
+            )
 
     def _check_foreign_backend(self, device: torch.device, precision: str) -> None:
         check_installed((self.backend, 'onnx', 'onnxscript', 'onnxruntime'))
         if device.type != 'cpu' or precision != 'fp32' or self.compile or self.channels_last:
             raise InputError(
                 f'backend {self.backend} is measured on the CPU in fp32, with its own compiler and memory format: '
-                'use --device cpu and leave out --precision, --torchcompile and --channels-last'
+                'use --device cpu and leave out --precision, --compile and --channels-last'
             )

@@ -97,7 +97,8 @@ ALL_COLUMNS = (
         heading='+/-',
     ),
     _accuracy(
-        'img_size', 'pixels', 'height and width of the validated images', 'evaluation transform', is_integer=True
+        'img_size', 'pixels', 'height and width of the validated images', 'evaluation transform', is_integer=True,
+        heading='img_size',
     ),
     _accuracy('crop_pct', '', 'part of the resized image that the centre crop keeps', 'evaluation transform', '.3f'),
     _accuracy('interpolation', '', 'filter of the resize', 'evaluation transform'),
@@ -170,7 +171,8 @@ ALL_COLUMNS = (
     _infer(
         'relative_throughput',
         '',
-        "median over the rounds of the throughput divided by the baseline's in the same round",
+        "median over the rounds of the throughput divided by the baseline's in the same round; beside the plain "
+        "counterpart it is what the ECA layers cost. Empty for another image size than the baseline's",
         'relative',
         spec='.3f',
         heading='relative',
@@ -201,6 +203,21 @@ ALL_COLUMNS = (
         'yes, no, or what alone was measured in it: accuracy or throughput',
         'settings of the validation and of the benchmark', is_setting=True,
         values={part: lambda measured: 'yes' if measured.fuse else 'no' for part in ('accuracy', 'setting')},
+    ),
+    _setting(
+        'reparameterized',
+        'yes: branches of networks that are made for it were folded with timm, before they were counted and timed',
+        lambda settings: 'yes' if settings.reparameterize else 'no',
+    ),
+    _setting(
+        'allocator',
+        'memory of the CPU: default (the C library as it is), kept (it keeps the memory of freed tensors), or '
+        'environment (variables choose or tune it); empty on other devices',
+        attrgetter('allocator'),
+    ),
+    Column(
+        'baseline', '', 'network that the relative throughputs refer to', _SETTING, is_setting=True,
+        values={part: attrgetter('baseline') for part in ('infer', 'train')},
     ),
     _train(
         'train_samples_per_sec', 'images/s', 'throughput of training steps, the median of the rounds',

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError
-from eca_zoo.files import write_atomically
+from eca_zoo.files import encode_text, write_atomically
 from eca_zoo.harness.table.columns import format_cell
 from eca_zoo.harness.table.frames import NAMES
 
@@ -35,8 +35,13 @@ def to_json(frame: pd.DataFrame) -> str:
     return json.dumps(rows, indent=2) + '\n'
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, setting: str = '--run-dir') -> None:
     """Write ``text`` to ``path``: afterwards the file is complete, or as it was before.
+
+    Args:
+        path: the file.
+        text: its content.
+        setting: what names it, for messages.
 
     Raises:
         StorageError: it cannot be written; nothing is left behind.
@@ -44,4 +49,4 @@ def write_text(path: Path, text: str) -> None:
     """
     if path.is_dir():
         raise InputError(f'{path}: is a folder; name a file')
-    write_atomically(path, text.encode(), '--out')
+    write_atomically(path, encode_text(text), setting)

@@ -10,6 +10,7 @@ import pandas as pd
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import read_text
 from eca_zoo.harness.table.columns import ALL_COLUMNS, BY_NAME, COLUMNS, Column, Part
+from eca_zoo.harness.table.dataset_names import dataset_of
 
 #: Names of the columns that are written, in their order.
 NAMES = [column.name for column in COLUMNS]
@@ -46,7 +47,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
     """A table that was written as CSV (``leaderboard.csv``, a results file of timm's) with the types of its columns.
 
     Columns that this package does not define keep the type that pandas infers. Numbers have the digits that were
-    written.
+    written; commas between their thousands, as timm writes them, are understood. ``dataset`` is filled from the name of
+    a file such as ``results-imagenet-real.csv``, which has no such column.
 
     Raises:
         InputError: the file cannot be read, is no CSV, or has no column ``model``.
@@ -59,10 +61,17 @@ def read_table(path: Path | str) -> pd.DataFrame:
         ) from None
     try:
         header = pd.read_csv(io.StringIO(text), nrows=0).columns
-        dtypes: Any = {name: _dtype(BY_NAME[name]) for name in header if name in BY_NAME}
+        dtypes: Any = {name: 'string' for name in header if name in BY_NAME}
         frame = pd.read_csv(io.StringIO(text), dtype=dtypes, keep_default_na=False, na_values=[''])
+        for name in dtypes:
+            if _dtype(BY_NAME[name]) != 'string':
+                numbers = pd.to_numeric(frame[name].str.replace(',', ''))
+                frame[name] = numbers.astype(_dtype(BY_NAME[name]))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise InputError(f'{path}: not a table: {one_line(error)}; name a CSV file') from None
     if 'model' not in frame:
         raise InputError(f'{path}: not a table of models: it has no column model; name a file such as leaderboard.csv')
+    dataset = dataset_of(Path(path).name)
+    if dataset is not None and 'dataset' not in frame:
+        frame.insert(1, 'dataset', pd.Series(dataset, frame.index, dtype='string'))
     return frame

@@ -69,15 +69,20 @@ def entry_of(name: str, manifest: Manifest) -> Entry | None:
     return manifest.models[tags[0]] if len(tags) == 1 else None
 
 
-def complexity_size(settings: ThroughputSettings, shared_cells: Mapping[str, Any]) -> int | None:
-    """Image size for the complexity of a row: that of its throughput, else of its accuracy, else the network's own."""
-    return shared_cells.get('img_size') if settings.img_size is None else settings.img_size
+#: What a complexity is counted for: a network, the image size (None: its own), and whether its branches are folded.
+ComplexityKey = tuple[str, int | None, bool]
+
+
+def complexity_key(name: str, settings: ThroughputSettings, shared_cells: Mapping[str, Any]) -> ComplexityKey:
+    """The complexity of a row: at the image size of its throughput, else of its accuracy, else of the network."""
+    img_size = shared_cells.get('img_size') if settings.img_size is None else settings.img_size
+    return name, img_size, settings.reparameterize
 
 
 def join_measurements(
     names: Sequence[str],
     measured: Iterable[tuple[ThroughputSettings, Measured]],
-    complexity_of: Callable[[str, int | None], Mapping[str, Any]],
+    complexity_of: Callable[[ComplexityKey], Mapping[str, Any]],
     shared_cells: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
     """The table: one row a network and setting, in the order of ``names``; one a network if nothing was timed.
@@ -85,14 +90,14 @@ def join_measurements(
     Args:
         names: of the networks.
         measured: each setting with its throughputs.
-        complexity_of: cells of the complexity of a network at an image size, or at its own.
+        complexity_of: cells of a complexity.
         shared_cells: cells that all rows of a network share: accuracy, reported figures.
     """
     settings = list(measured) or [(ThroughputSettings(), Measured())]
     complexities, inferences, trainings = [], [], []
     for name, (number, (given, results)) in itertools.product(names, enumerate(settings)):
         key = {'model': name, 'setting': number}
-        complexities.append(key | dict(complexity_of(name, complexity_size(given, shared_cells.get(name, {})))))
+        complexities.append(key | dict(complexity_of(complexity_key(name, given, shared_cells.get(name, {})))))
         inferences += [key | throughput_cells(results.infer[name])] if name in results.infer else []
         trainings += [key | throughput_cells(results.train[name])] if name in results.train else []
     shared = [

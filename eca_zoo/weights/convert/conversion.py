@@ -87,7 +87,7 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
     _check_known(name, entry, path)
     config = hub_config(name, entry)
     if out is not None:
-        check_folder(out, sha256, '--out')
+        check_folder(out, sha256, '--folder')
     folder = (weights_folder() / path_in_weights_folder(name, sha256)).parent
     with lock(weights_folder() / 'locks' / f'{sha256}.lock', f'storing {name}'):
         write_folder(folder, content, config)

@@ -11,7 +11,7 @@ import msgspec
 from timm.models._hub import save_config_for_hf
 
 from eca_zoo.errors import InputError
-from eca_zoo.files import storage_error, write_atomically
+from eca_zoo.files import encode_text, storage_error, write_atomically
 from eca_zoo.weights.convert.built import build_on_meta
 from eca_zoo.weights.manifest import Entry, Reported
 
@@ -22,6 +22,14 @@ _CITATION = """\
   booktitle = {The IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
   year      = {2020}
 }"""
+
+
+_FROM_A_CLONE = 'ECA Zoo; in a clone of its repository: pip install .'
+# By the data set of an entry: what its terms say of the images, and so of what was trained on them.
+_TERMS = {
+    'imagenet-1k': 'The network was trained on ImageNet, whose images are under terms of access of their own '
+    '(https://www.image-net.org/download): non-commercial research and education.',
+}
 
 
 def hub_config(name: str, entry: Entry) -> bytes:
@@ -72,10 +80,12 @@ def write_folder(folder: Path, content: bytes | bytearray, config: bytes, card: 
     write_atomically(folder / 'model.safetensors', content)
     write_atomically(folder / 'config.json', config)
     if card is not None:
-        write_atomically(folder / 'README.md', card.encode())
+        write_atomically(folder / 'README.md', encode_text(card))
 
 
-def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str, str]) -> str:
+def model_card(
+    name: str, entry: Entry, repo: str | None, measured: Mapping[str, str], package_url: str | None = None
+) -> str:
     """The model card, in Markdown with the hub's metadata.
 
     Args:
@@ -83,6 +93,7 @@ def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str,
         entry: its manifest entry, with a checkpoint.
         repo: ``ORG/NAME`` on the hub, or None where it is not known yet.
         measured: figures that the publisher measured, title to value with its unit.
+        package_url: what pip installs this package from, or None where nobody says.
     """
     assert entry.checkpoint is not None
     sections = [
@@ -90,8 +101,9 @@ def model_card(name: str, entry: Entry, repo: str | None, measured: Mapping[str,
         f'# {name}\n\n{entry.description or name}. Its kernel sizes are {list(entry.kernel_sizes or ())}, its classes '
         f'{entry.num_classes} ({entry.dataset}).',
         _figures(entry, measured),
-        _usage(name, entry, repo),
+        _usage(name, entry, repo, package_url),
         _hashes(entry),
+        _licence(entry),
     ]
     if entry.paper == 'arxiv:1910.03151':
         sections.append(f'## Citation\n\n```bibtex\n{_CITATION}\n```')
@@ -153,16 +165,18 @@ def _evaluated_at(entry: Entry) -> str:
     )
 
 
-def _usage(name: str, entry: Entry, repo: str | None) -> str:
+def _usage(name: str, entry: Entry, repo: str | None, package_url: str | None) -> str:
+    # No package index is named: whoever owned the name there could put anything under it.
+    source = f'pip install {package_url}' if package_url else _FROM_A_CLONE
     if entry.is_detector:
-        lines = ['import eca_zoo.detection  # pip install eca-zoo[detection]', '']
+        lines = [f'import eca_zoo.detection  # {source}', '']
         lines += [
             "# The weights are checked against the manifest's SHA-256.",
             f"detector = eca_zoo.detection.create_detector('{name}', pretrained=True)",
             "detections = detector.predict('image.jpg')",
         ]
         return '## Usage\n\n```python\n' + '\n'.join(lines) + '\n```'
-    lines = ['import timm', 'import eca_zoo  # pip install eca-zoo', '']
+    lines = ['import timm', f'import eca_zoo  # {source}', '']
     lines.append(f"model = timm.create_model('{name}', pretrained=True)  # checked against the manifest's SHA-256")
     if repo is not None:
         lines.append(f"model = timm.create_model('hf-hub:{repo}', pretrained=True)  # from this page, unchecked")
@@ -176,6 +190,12 @@ def _hashes(entry: Entry) -> str:
     if before is not None:
         rows.append(f'| {before.file} (before conversion) | {before.size or ""} | {_code(before.sha256)} |')
     return '## Files\n\n| file | bytes | SHA-256 |\n|---|---|---|\n' + '\n'.join(rows)
+
+
+def _licence(entry: Entry) -> str:
+    source = f', as in the repository of the authors ({entry.reported.source})' if entry.reported is not None else ''
+    text = f'The weights: {entry.license}{source}. {_TERMS.get(entry.dataset, "")}'
+    return f'## Licence\n\n{text.strip()}'
 
 
 def _code(text: str | None) -> str:

@@ -37,7 +37,12 @@ class PublishResult:
 
 
 def write_hub_folder(
-    name: str, entry: Entry, folder: Path, repo: str | None, measured: Mapping[str, str]
+    name: str,
+    entry: Entry,
+    folder: Path,
+    repo: str | None,
+    measured: Mapping[str, str],
+    package_url: str | None = None,
 ) -> Checkpoint:
     """Write weights, config and model card of a checkpoint to ``folder``; returns size and hash of the weights.
 
@@ -47,6 +52,7 @@ def write_hub_folder(
         folder: it is made; one with another checkpoint is refused.
         repo: ``ORG/NAME`` for the card, or None.
         measured: figures for the card, title to value with unit.
+        package_url: what pip installs this package from, for the card.
 
     Raises:
         ConvertNeededError: the entry has no checkpoint.
@@ -62,12 +68,17 @@ def write_hub_folder(
     if found != entry.checkpoint.sha256:
         raise HashMismatchError(f'{path}: it changed: SHA-256 {found}, expected {entry.checkpoint.sha256}; try again')
     check_folder(folder, found, '--folder')
-    write_folder(folder, content, hub_config(name, entry), model_card(name, entry, repo, measured))
+    write_folder(folder, content, hub_config(name, entry), model_card(name, entry, repo, measured, package_url))
     return entry.checkpoint
 
 
 def publish(
-    name: str, entry: Entry, repo: str, private: bool = False, measured: Mapping[str, str] | None = None
+    name: str,
+    entry: Entry,
+    repo: str,
+    private: bool = False,
+    measured: Mapping[str, str] | None = None,
+    package_url: str | None = None,
 ) -> PublishResult:
     """Upload a checkpoint to the hub repository ``repo``, which is made if need be.
 
@@ -77,6 +88,7 @@ def publish(
         repo: ``ORG/NAME``.
         private: whether a new repository is private.
         measured: figures for the model card, title to value with unit.
+        package_url: what pip installs this package from, for the model card.
 
     Raises:
         RunError: the hub refuses, cannot be reached, or holds other bytes than were sent.
@@ -88,7 +100,7 @@ def publish(
         raise InputError(f'--repo: {error}') from None
     with TemporaryDirectory(prefix='eca_zoo_publish_') as temporary:
         folder = Path(temporary)
-        checkpoint = write_hub_folder(name, entry, folder, repo, measured or {})
+        checkpoint = write_hub_folder(name, entry, folder, repo, measured or {}, package_url)
         commit = _upload(folder, name, repo, private, checkpoint)
     source = Source(hub=HubSource(repo=repo, revision=commit))
     others = [other for other in (entry.checkpoint.sources if entry.checkpoint else ()) if other.url or other.package]

@@ -15,6 +15,7 @@ from eca_zoo.weights.errors import CheckpointError
 from eca_zoo.weights.tensor_file import LENGTH_BYTES, header_length, parse_header, tensors_from_buffer
 
 _MAX_MEMBERS = 100_000
+_MOST_EXPANSION = 20  # that a compressed copy of weights may have; zeros shrink to a thousandth
 _WRAPPERS = ('module.', '_orig_mod.', 'model.')  # of DataParallel, torch.compile and Lightning's modules
 # Where training scripts keep a state dict in their checkpoint, and the averaged one.
 _STATES = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -53,15 +54,16 @@ def read_untrusted(path: Path, averaged: bool = False) -> UntrustedFile:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f'{path}: cannot read the checkpoint: {error.strerror}') from None
+    size = len(content)
     try:
         _check_kind(content)
         if path.suffix == '.safetensors':
             loaded: Any = _read_safetensors(content)
         else:
             if content.startswith(b'PK'):
-                _check_zip(content)
+                size = _check_zip(content)
             loaded = _unpickle(content)
-        state = _tensors_of(_state_in(loaded, averaged), len(content))
+        state = _tensors_of(_state_in(loaded, averaged), size)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
     return UntrustedFile(state, hashlib.sha256(content).hexdigest(), len(content))
@@ -79,8 +81,11 @@ def _check_kind(content: bytes) -> None:
         raise CheckpointError(f'this is {kind}, not a PyTorch checkpoint; unpack it and convert the file in it')
 
 
-def _check_zip(content: bytes) -> None:
-    """Refuse a zip container that PyTorch did not write, or that is damaged, before anything in it is unpickled."""
+def _check_zip(content: bytes) -> int:
+    """Bytes of tensors that a zip container can hold at most.
+
+    One that PyTorch did not write, or that is damaged, is refused before anything in it is unpickled.
+    """
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
@@ -94,10 +99,11 @@ def _check_zip(content: bytes) -> None:
     if len(set(names)) != len(names):
         raise CheckpointError(f'refused: the zip container lists a member twice; {_AGAIN}')
     unpacked = sum(member.file_size for member in members)
+    # PyTorch compresses nothing, but people do who pack the same container again.
     compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if compressed or unpacked > len(content) or len(members) > _MAX_MEMBERS:
+    if unpacked > len(content) * (_MOST_EXPANSION if compressed else 1) or len(members) > _MAX_MEMBERS:
         raise CheckpointError(
-            f'refused as a zip bomb: {len(content)} bytes unpack to {unpacked}, and PyTorch never compresses; {_AGAIN}'
+            f'refused as a zip bomb: {len(content)} bytes unpack to {unpacked} in {len(members)} members; {_AGAIN}'
         )
     try:
         damaged = archive.testzip()
@@ -105,6 +111,7 @@ def _check_zip(content: bytes) -> None:
         raise CheckpointError(f'truncated or damaged: {error} ({len(content)} bytes); {_AGAIN}') from None
     if damaged is not None:
         raise CheckpointError(f'damaged: the checksum of its member {damaged} is wrong; {_AGAIN}')
+    return unpacked if compressed else len(content)
 
 
 def _unpickle(content: bytes) -> Any:

@@ -18,9 +18,47 @@ def copies_on_disk(name: str, checkpoint: Checkpoint) -> list[Path]:
     Raises:
         ManifestError: a ``file`` source leads out of its folder through a symbolic link.
     """
+    return [path for path in _places(name, checkpoint) if _exists(path)]
+
+
+def condition_on_disk(name: str, checkpoint: Checkpoint) -> str | None:
+    """What can be said of the copies on this machine without reading them; None where there is none.
+
+    Returns:
+        ``here``: one can be read, and has the right size; else, of the first one, ``unreadable`` or ``damaged``: its
+        size is another.
+
+    Raises:
+        ManifestError: a ``file`` source leads out of its folder through a symbolic link.
+    """
+    conditions = []
+    for path in _places(name, checkpoint):
+        if _is_hidden(path):
+            conditions.append('unreadable')
+        elif path.exists():
+            conditions.append('here' if path.stat().st_size == checkpoint.size else 'damaged')
+    return 'here' if 'here' in conditions else next(iter(conditions), None)
+
+
+def hidden_copy(name: str, checkpoint: Checkpoint) -> Path | None:
+    """The first place of the checkpoint that this user may not read or look at; None where there is none."""
+    return next((path for path in _places(name, checkpoint) if _is_hidden(path)), None)
+
+
+def _is_hidden(path: Path) -> bool:
+    try:
+        path.open('rb').close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _places(name: str, checkpoint: Checkpoint) -> list[Path]:
     candidates = [place_on_disk(name, source) for source in checkpoint.sources]
     candidates.insert(0, weights_folder() / path_in_weights_folder(name, checkpoint.sha256))
-    return [path for path in dict.fromkeys(candidates) if path is not None and _exists(path)]
+    return [path for path in dict.fromkeys(candidates) if path is not None]
 
 
 def _exists(path: Path) -> bool:

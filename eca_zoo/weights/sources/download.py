@@ -125,7 +125,8 @@ def _claim_partial(path: Path) -> Path:
     A rename is atomic: even where locks do not work, two processes never continue one partial file.
     """
     own = path.with_name(f'.{path.name}.{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns():x}.part')
-    abandoned = [part for part in path.parent.glob(f'.{path.name}.*.part') if _is_abandoned(part)]
+    others = path.parent.glob(f'.{path.name}.*.part')
+    abandoned = [part for part in others if _is_abandoned(part) and os.access(part, os.W_OK)]
     for part in sorted(abandoned, key=lambda part: part.stat().st_size, reverse=True):
         if own.exists():
             part.unlink(missing_ok=True)

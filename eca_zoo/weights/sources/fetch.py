@@ -158,13 +158,22 @@ def _check_own_file(name: str, source: Source, checkpoint: Checkpoint) -> Path:
 
 
 def _remove_bad_copies(name: str, checkpoint: Checkpoint, good: Path) -> None:
-    """Remove copies under ``ECA_ZOO_HOME`` that loading would find before the ``good`` one."""
+    """Put copies under ``ECA_ZOO_HOME`` aside that loading would find before the ``good`` one.
+
+    A damaged download is removed; a file that the user has put there, under a name of its own, gets another one.
+    """
     for path in copies_on_disk(name, checkpoint):
         if path == good:
             return
-        if path.is_relative_to(weights_folder()) and not _is_right(path, checkpoint):
+        if not path.is_relative_to(weights_folder()) or _is_right(path, checkpoint):
+            continue
+        if path == weights_folder() / path_in_weights_folder(name, checkpoint.sha256):
             _logger.warning('%s: removed: its SHA-256 is wrong', path)
             path.unlink()
+        else:
+            aside = path.with_name(f'{path.name}.{hash_file(path)[0][:12]}')
+            _logger.warning('%s: its SHA-256 is wrong; it is %s now', path, aside)
+            path.rename(aside)
 
 
 @contextmanager

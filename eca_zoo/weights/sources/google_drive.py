@@ -33,7 +33,7 @@ def download_authors_file(
     try:
         import gdown
     except ImportError:
-        raise InputError("--from-authors needs gdown; install it with: pip install 'eca-zoo[authors]'") from None
+        raise InputError('--from-authors needs gdown; install it with: pip install gdown') from None
     path, url = folder / file.file, f'{drive}/uc?id={file.google_drive_id}'
     try:
         gdown.download(url=url, output=str(path), quiet=not show_progress, use_cookies=False)

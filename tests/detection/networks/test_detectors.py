@@ -1,6 +1,7 @@
 """Detectors as people call them: on any backbone, on images of any kind, in every form that a network may take."""
 
 import copy
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -15,9 +16,12 @@ from torch import nn
 
 import eca_zoo
 from eca_zoo.detection import create_detector, list_detectors
+from eca_zoo.detection.networks import registry
 from eca_zoo.detection.networks.detectors import MaskRcnn, RetinaNet
+from eca_zoo.detection.networks.registry import DetectorArchitecture, register_detector
 from eca_zoo.detection.run_lengths import decode
 from eca_zoo.errors import InputError
+from eca_zoo.weights.convert.recognition import recognise
 
 SYSTEMS = ['fasterrcnn', 'maskrcnn', 'retinanet']
 
@@ -280,6 +284,28 @@ def test_half_precision_decides_in_float32(system, dtype):
     for one in (*found, *half(images(1))):
         assert one['boxes'].dtype == one['scores'].dtype == torch.float32
         assert len(one['boxes']) > 0
+
+
+def test_a_registered_detector_is_made_recognised_and_counted():
+    record = DetectorArchitecture(
+        'tiny_maskrcnn', 'A tiny one', 'maskrcnn', 'test_eca_resnet', (3, 3, 5, 5),
+        {'channels': 8, 'hidden': 16, 'min_size': 64},
+    )  # fmt: skip
+    register_detector(record)
+    try:
+        detector = torchvision.models.get_model('tiny_maskrcnn', num_classes=4, hidden=24)
+        assert detector.roi_heads.box_head.fc7.out_features == 24
+        assert detector.transform.shorter == 64
+        found = recognise(create_detector('tiny_maskrcnn', num_classes=4).state_dict())
+        assert (found.architecture, found.num_classes, found.kernel_sizes) == ('tiny_maskrcnn', 4, (3, 3, 5, 5))
+        for wrong in (record, dataclasses.replace(record, name='Tiny'), dataclasses.replace(record, name='retinanet')):
+            with pytest.raises(InputError, match='a detector is named with a-z, 0-9 and _ alone'):
+                register_detector(wrong)
+        with pytest.raises(InputError, match="system 'ssd' is unknown"):
+            register_detector(dataclasses.replace(record, name='tiny_ssd', system='ssd'))
+    finally:
+        del registry._DETECTORS['tiny_maskrcnn']
+        del torchvision.models._api.BUILTIN_MODELS['tiny_maskrcnn']
 
 
 def test_torchvision_knows_the_detectors():

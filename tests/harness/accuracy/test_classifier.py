@@ -143,7 +143,7 @@ def test_a_suite_takes_the_classes_from_the_head_and_its_messages_name_keys(pari
     assert row['params'] == sum(parameter.numel() for parameter in two.parameters())
     shutil.rmtree(tmp_path / 'run')
     [error] = board(SUITE.format(checkpoint=parity_weights, more='num_classes: 10'), tmp_path, folder).errors
-    assert error.endswith('or its number of classes with models.num_classes 2')
+    assert error.endswith('or its number of classes with models[].num_classes 2')
     shutil.rmtree(tmp_path / 'run')
     [error] = board(text, tmp_path, folder).errors
     assert 'the models.checkpoint of a network with 10 classes, or say which is which with data.class_map FILE' in error

@@ -112,3 +112,13 @@ def test_counts_over_a_part_of_the_classes_stand_under_the_models_indices():
 
 def test_guesses_come_best_first():
     assert top_guesses(torch.tensor([[0.1, 3.0, 2.0]])).tolist() == [[1, 2, 0]]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(0, 2.0**21, width=32), min_size=1, max_size=40))
+def test_losses_are_the_same_integers_in_float32_as_in_float64(losses):
+    # Two classes whose logits differ by more than float32 holds of exp(-x) have that difference as their loss.
+    logits = torch.tensor([[0.0, loss] for loss in losses])
+    target = torch.zeros(len(losses), dtype=torch.int64)
+    exact = torch.nn.functional.cross_entropy(logits, target, reduction='none').double().clamp(max=2.0**20)
+    assert torch.equal(loss_units(logits, target), (exact * 2.0**30).round().long())

@@ -1,4 +1,4 @@
-"""Memory on the CPU: freed tensors' memory is kept while networks run, and given back afterwards."""
+"""Memory on the CPU: commands keep that of freed tensors, and what is called from Python leaves the allocator alone."""
 
 import json
 import os
@@ -7,18 +7,19 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from eca_zoo.harness.machine.memory import freed_memory_kept
+from eca_zoo.errors import InputError
+from eca_zoo.harness.machine.memory import allocator_variables, can_keep_freed_memory, keep_freed_memory
+from eca_zoo.harness.speed.settings import ThroughputSettings
+from tests.harness.image_sets import MODEL, write_folder
+from tests.harness.processes import ROOT
 
-CPU = torch.device('cpu')
-# In a process of its own, whose heap no other test has used. By the C library's own account: MiB that it maps for a
-# tensor of 256 MiB, outside and inside; the fewest MiB that its heap grows for one of several more inside (where in the
-# heap one comes to lie differs); and, by the system's, MiB of memory and swap that are taken inside after the tensors
-# are freed, and that are given back at the end.
+# In a process of its own, whose heap no other test has used, by the C library's own account: MiB that it maps for a
+# tensor of 256 MiB before and after ``{work}``; and the fewest MiB that its heap grows for one of several more (where
+# in the heap one comes to lie differs).
 _SCRIPT = """
-import ctypes, json, torch
-from eca_zoo.harness.machine.memory import freed_memory_kept
+import ctypes, json, timm, torch, eca_zoo
+from eca_zoo.harness.machine.memory import keep_freed_memory
 
 FIELDS = ('arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost')
 
@@ -33,17 +34,12 @@ def growth(field):
     tensor = torch.ones(2**26)
     return (getattr(account(), field) - before) // 2**20
 
-def taken():
-    with open('/proc/self/status') as file:
-        fields = dict(line.split(':', 1) for line in file)
-    return sum(int(fields[name].split()[0]) for name in ('VmRSS', 'VmSwap')) // 2**10
-
-start = taken()
-mapped_outside = growth('hblkhd')
-with freed_memory_kept(torch.device('cpu')):
-    mapped_inside, again, kept = growth('hblkhd'), min(growth('arena') for _ in range(6)), taken()
-print(json.dumps([mapped_outside, mapped_inside, again, kept - start, kept - taken()]))
+before = growth('hblkhd')
+{work}
+after = growth('hblkhd')
+print(json.dumps([before, after, min(growth('arena') for _ in range(6))]))
 """
+QUICK = "device='cpu', img_size=32, batch_size=1, rounds=1, round_seconds=0, warmup_steps=0"
 needs_glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != 'glibc'
     or [int(part) for part in platform.libc_ver()[1].split('.')] < [2, 33]
@@ -52,35 +48,40 @@ needs_glibc = pytest.mark.skipif(
 )
 
 
-def account(**variables: str) -> list[int]:
+def account(work: str, **variables: str) -> list[int]:
     """What the script prints, in MiB."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(('GLIBC_', 'MALLOC_'))}
+    environment = {name: value for name, value in os.environ.items() if name not in allocator_variables()}
     done = subprocess.run(
-        [sys.executable, '-c', _SCRIPT], env=environment | variables, capture_output=True, text=True, check=True
-    )
+        [sys.executable, '-c', _SCRIPT.format(work=work)], env=environment | variables, capture_output=True, text=True,
+        check=True, cwd=ROOT,
+    )  # fmt: skip
     return json.loads(done.stdout)
 
 
 @needs_glibc
-def test_memory_of_freed_tensors_is_used_again_and_given_back_at_the_end():
-    mapped_outside, mapped_inside, again, kept, given_back = account()
-    assert mapped_outside >= 256
-    assert mapped_inside == again == 0
-    assert kept > 240
-    assert given_back > 240
+def test_memory_of_freed_tensors_is_used_again_by_a_process_that_keeps_it():
+    before, after, again = account('keep_freed_memory()')
+    assert before >= 256
+    assert after == again == 0
 
 
 @needs_glibc
 @pytest.mark.parametrize(('name', 'value'), [('MALLOC_ARENA_MAX', '2'), ('GLIBC_TUNABLES', 'glibc.malloc.arena_max=2')])
-def test_allocator_that_the_environment_tunes_is_left_alone(name, value):
-    mapped_outside, mapped_inside, *_ = account(**{name: value})
-    assert mapped_inside == mapped_outside >= 256
+def test_an_allocator_that_the_environment_tunes_is_left_alone(name, value):
+    before, after, _ = account('keep_freed_memory()', **{name: value})
+    assert before == after >= 256
 
 
-def test_other_devices_leave_the_allocator_alone(monkeypatch):
-    monkeypatch.setattr('ctypes.CDLL', None)
-    with freed_memory_kept(torch.device('cuda')):
-        pass
+@needs_glibc
+def test_what_is_called_from_python_leaves_the_allocator_alone(tmp_path):
+    folder = write_folder(tmp_path, count=20)
+    work = (
+        f"eca_zoo.benchmark(timm.create_model('test_resnet'), {QUICK}); "
+        f"eca_zoo.benchmark('test_resnet', {QUICK}, keep_freed_memory=True); "
+        f'eca_zoo.evaluate({MODEL!r}, {str(folder)!r}, device="cpu", workers=0)'
+    )
+    before, after, _ = account(f"if __name__ == '__main__': {work}")
+    assert before == after >= 256
 
 
 @pytest.mark.parametrize('error', [OSError, TypeError])
@@ -89,5 +90,24 @@ def test_systems_without_such_a_library_leave_the_allocator_alone(error, monkeyp
         raise error
 
     monkeypatch.setattr('ctypes.CDLL', no_library)
-    with freed_memory_kept(CPU):
-        assert torch.zeros(1) == 0
+    keep_freed_memory()
+    assert not can_keep_freed_memory()
+    with pytest.raises(InputError, match="keep_freed_memory is about glibc's allocator on the CPU; leave it out here"):
+        ThroughputSettings(device='cpu', keep_freed_memory=True).checked()
+
+
+@needs_glibc
+def test_an_allocator_is_set_in_one_way_alone(monkeypatch):
+    monkeypatch.setenv('MALLOC_ARENA_MAX', '2')
+    with pytest.raises(InputError, match='keep_freed_memory: MALLOC_ARENA_MAX in the environment tunes the allocator'):
+        ThroughputSettings(device='cpu', keep_freed_memory=True).checked()
+
+
+def test_a_setting_says_which_allocator_it_has(monkeypatch):
+    for name in allocator_variables():
+        monkeypatch.delenv(name)
+    assert ThroughputSettings(device='cpu').allocator == 'default'
+    assert ThroughputSettings(device='cpu', keep_freed_memory=True).allocator == 'kept'
+    assert ThroughputSettings(device='cuda:0').allocator is None
+    monkeypatch.setenv('LD_PRELOAD', '/usr/lib/libjemalloc.so.2')
+    assert ThroughputSettings(device='cpu').allocator == 'environment'

@@ -5,14 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.harness.machine.devices import hardware_id
 from eca_zoo.harness.machine.processes import Processes, from_main, gather, launched, local_device, shard, sum_counts
 from tests.harness.image_sets import MODEL, write_folder, write_shards
-from tests.harness.processes import ROOT, run_program
+from tests.harness.processes import ROOT, complaints, run_program
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
@@ -43,8 +45,69 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     assert local_device('auto', Processes(3, 4, 1)) == 'cuda:1'
     assert local_device('cpu', Processes(3, 4, 1)) == 'cpu'
+    assert local_device('cuda:1', Processes(2, 4, 2)) == 'cuda:1'
     with pytest.raises(InputError, match='process 2 of this machine has no GPU of its own: there are 2'):
         local_device('cuda', Processes(2, 4, 2))
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    assert local_device('cuda', Processes(2, 4, 2)) == 'cuda:0'
+
+
+@pytest.mark.parametrize(('visible', 'ids'), [('0', ['GPU-a', 'GPU-a']), ('MIG-a,MIG-b', ['MIG-a', 'MIG-b'])])
+def test_slices_of_a_gpu_are_told_apart_by_their_names(monkeypatch, visible, ids):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(uuid='GPU-a'))
+    assert [hardware_id(torch.device('cuda', index)) for index in range(2)] == ids
+
+
+def test_processes_that_share_a_gpu_or_have_different_ones_are_refused_before_any_image_is_read(tmp_path):
+    folder = write_folder(tmp_path / 'digits', count=20)
+    done = run_program(
+        tmp_path / 'program.py',
+        f"""
+import eca_zoo.harness.accuracy.evaluation as evaluation
+import eca_zoo.harness.machine.processes as machine
+from eca_zoo.harness.data.folders import FolderImages
+FolderImages.open = None
+
+def validate(rank, ids, names):
+    # What torch says of two GPUs; the rest of the check is real.
+    machine.hardware_id, machine.hardware_name = (lambda device: ids[rank]), (lambda device: names[rank])
+    return main(['validate', '-m', '{MODEL}', '--device', 'cpu', '-j', '0', '--data-dir', {str(folder)!r}])
+
+for ids, names in ((('GPU-a', 'GPU-a'), ('H100', 'H100')), (('GPU-a', 'GPU-b'), ('H100', 'T4'))):
+    print(*launch(2, lambda rank: validate(rank, ids, names)), flush=True)
+""",
+    )
+    assert done.stdout.splitlines() == ['2 2', '2 2']
+    assert complaints(done.stderr) == [
+        'eca-zoo validate: error: processes 0 and 1 share one GPU (H100, GPU-a); start one process for each GPU, and '
+        'with a scheduler give each its own',
+        'eca-zoo validate: error: process 1 has another kind of GPU (T4) than process 0 (H100), and one count comes '
+        'from one kind; choose machines, or GPUs with CUDA_VISIBLE_DEVICES',
+    ]
+
+
+def test_a_process_that_is_done_does_not_wait_for_the_main_one_and_counts_travel_on_the_cpu(tmp_path):
+    run_program(
+        tmp_path / 'program.py',
+        """
+import select
+from eca_zoo.harness.machine.processes import sum_counts
+done, say_done = os.pipe()
+
+def work(rank):
+    with process_group() as processes:
+        backend = torch.distributed.get_backend()
+        summed = sum_counts(torch.full((3,), rank + 1))
+        assert (backend, summed.device.type, summed.tolist()) == ('gloo', 'cpu', [3, 3, 3]), (backend, summed)
+        if processes.is_main:
+            # Nothing is written before the other has left the group.
+            return 0 if select.select([done], [], [], 300)[0] else 1
+    os.write(say_done, b'x')
+
+assert launch(2, work) == [0, 0]
+""",
+    )
 
 
 def test_counts_with_1_2_3_and_5_processes_are_identical_whether_they_divide_the_images_or_not(tmp_path):
@@ -92,7 +155,7 @@ print(*launch(2, lambda rank: main([*command, {str(tmp_path / 'machine')!r} + st
 """,
     )
     assert done.stdout.splitlines() == ['2 2', '2 2', '1 1', '2 2']
-    [missing, crop, blocked, different] = done.stderr.splitlines()
+    [missing, crop, blocked, different] = complaints(done.stderr)
     assert different == (
         f'eca-zoo validate: error: {tmp_path}/machine0: process 1 sees other files there than process 0; all machines '
         'need the same'

@@ -7,7 +7,8 @@ import timm
 import torch
 
 from eca_zoo.errors import RunError
-from eca_zoo.harness.networks.complexity import _NoValues, complexity, count_complexity
+from eca_zoo.harness.networks.complexity import _NoValues, complexity, complexity_of_spec, count_complexity
+from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.models import list_zoo
 from eca_zoo.resources import packaged_path
 
@@ -42,20 +43,33 @@ def test_figures_in_the_papers_units_match_the_published_table(name):
 
 
 @pytest.mark.parametrize(
-    ('name', 'gmacs', 'macts'),
+    ('name', 'img_size', 'gmacs', 'macts'),
     [
-        ('resnet50', 4.11, 11.11),
-        ('seresnet50', 4.11, 11.13),
-        ('mobilenetv2_100', 0.31, 6.68),
-        ('vit_base_patch16_224', 17.58, 23.9),
-        ('swin_tiny_patch4_window7_224', 4.51, 17.06),
-        ('mixer_b16_224', 12.62, 14.53),
+        ('resnet50', 224, 4.11, 11.11),
+        ('seresnet50', 224, 4.11, 11.13),
+        ('mobilenetv2_100', 224, 0.31, 6.68),
+        ('vit_base_patch16_224', 224, 17.58, 23.9),
+        ('swin_tiny_patch4_window7_224', 224, 4.51, 17.06),
+        ('mixer_b16_224', 224, 12.62, 14.53),
+        ('nfnet_f0', 192, 7.21, 10.16),
+        ('resnetv2_50x1_bit', 448, 16.62, 44.46),
+        ('ghostnetv2_160', 224, 0.42, 7.23),
     ],
 )
-def test_counts_equal_those_in_timms_published_tables(name, gmacs, macts):
-    counts = complexity(name, input_size=(3, 224, 224))
+def test_counts_equal_those_in_timms_published_tables(name, img_size, gmacs, macts):
+    counts = complexity(name, input_size=(3, img_size, img_size))
     assert round(counts.macs_fvcore / 1e9, 2) == gmacs
     assert round(counts.activations / 1e6, 2) == macts
+
+
+@pytest.mark.parametrize(
+    ('name', 'params', 'gmacs', 'macts'),
+    [('repvgg_a0', 8.31, 1.36, 1.79), ('mobileone_s0', 2.08, 0.28, 3.79), ('resnet18', 11.69, 1.82, 2.48)],
+)
+def test_networks_whose_branches_are_folded_have_timms_published_counts(name, params, gmacs, macts):
+    counts = complexity_of_spec(ModelSpec(name), 224, reparameterize=True)
+    found = counts.params / 1e6, counts.macs_fvcore / 1e9, counts.activations / 1e6
+    assert tuple(round(figure, 2) for figure in found) == (params, gmacs, macts)
 
 
 def test_multiply_adds_of_a_plain_resnet50_are_those_of_its_convolutions_and_classifier():

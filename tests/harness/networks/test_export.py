@@ -1,5 +1,8 @@
 """Export: files that give the eager logits for any batch size, and nothing left behind when it fails."""
 
+import os
+import threading
+
 import pytest
 import timm
 import torch
@@ -44,6 +47,20 @@ def test_an_exported_program_gives_the_eager_logits_for_any_batch_size(model, tm
     images = torch.randn(5, *SIZE)
     with torch.no_grad():
         assert torch.allclose(program(images), model.eval()(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(model, tmp_path):
+    link, pipe, read = tmp_path / 'link.pt2', tmp_path / 'pipe', []
+    link.symlink_to('eca.pt2')
+    export_model(model, SIZE, link, 'torch-export')
+    assert link.is_symlink()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    report = export_model(model, SIZE, pipe, 'torch-export')
+    reader.join()
+    assert (len(read[0]), pipe.is_fifo()) == (report.size, True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['eca.pt2', 'link.pt2', 'pipe']
 
 
 def test_the_operator_set_can_be_chosen(model, tmp_path):
@@ -139,6 +156,20 @@ def test_a_network_without_such_a_form_is_refused(tmp_path, capsys):
 def test_the_command_says_what_it_wrote(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ['--format', 'torch-export', '--random-weights', '--img-size', '32']
-    assert main(['export', 'test_eca_resnet', *arguments]) == 0
+    assert main(['export', '-m', 'test_eca_resnet', *arguments]) == 0
     size = (tmp_path / 'test_eca_resnet.pt2').stat().st_size
     assert f'test_eca_resnet.pt2: {size} bytes, torch-export, dynamic batch' in capsys.readouterr().out
+
+
+def test_the_weights_of_a_checkpoint_are_exported_in_the_format_that_the_name_says(tmp_path, capsys):
+    torch.manual_seed(1)
+    trained = timm.create_model('test_eca_resnet', num_classes=7).eval()
+    torch.save({'state_dict': trained.state_dict()}, tmp_path / 'mine.pth')
+    path = tmp_path / 'mine.pt2'
+    arguments = ['test_eca_resnet', '--checkpoint', str(tmp_path / 'mine.pth'), '--out', str(path)]
+    assert main(['export', *arguments]) == 0
+    image = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(run_file(path, image), trained(image))
+    assert main(['export', *arguments[:2], str(tmp_path / 'absent.pth'), *arguments[3:]]) == 2
+    assert 'absent.pth: there is no such checkpoint; check --checkpoint' in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 import timm
@@ -13,6 +14,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.user_checkpoint import (
     checkpoint_files,
+    distinct_names,
     head_classes,
     load_checkpoint,
     with_head_classes,
@@ -169,8 +171,17 @@ def test_a_folder_stands_for_its_checkpoints_in_natural_order(tmp_path):
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r'there are no checkpoints \(.safetensors, .pth.tar, .pth, .pt, .bin\) in'):
+    with pytest.raises(
+        InputError, match=r'there are no checkpoints \(.safetensors, .pth.tar, .pth, .pt, .bin, .ckpt\) in'
+    ):
         checkpoint_files(tmp_path)
+
+
+def test_several_files_are_told_apart_by_their_folders_where_their_names_agree():
+    files = [Path('runs/a/best.pth'), Path('runs/b/best.pth'), Path('runs/b/last.pth')]
+    assert distinct_names(files) == ['a/best.pth', 'b/best.pth', 'last.pth']
+    with pytest.raises(InputError, match=r'^runs/b/best.pth: this checkpoint is given twice; name it once$'):
+        distinct_names([Path('runs/b/best.pth'), Path('runs/a/../b/best.pth')])
 
 
 def test_the_classes_of_a_checkpoint_are_those_of_its_head(tmp_path):

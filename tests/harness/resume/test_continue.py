@@ -13,6 +13,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.counts import percent
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.accuracy.tally import DeviceTally
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -77,6 +78,24 @@ def test_counts_are_recorded_when_a_stop_is_asked_for_whatever_the_interval(fold
     opened.clear()
     run(folder, tmp_path)
     assert len(opened) == 60 - 3 * 8
+
+
+def test_an_interruption_in_the_middle_of_a_batch_counts_no_image_twice(folder, tmp_path, monkeypatch):
+    undisturbed = evaluate(MODELS, DataSpec(root=folder), QUICK)
+    add, calls = DeviceTally.add, []
+
+    def interrupted(self, *arguments):
+        guesses = add(self, *arguments)
+        calls.append(1)
+        # The second of the two models, in its second batch.
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return guesses
+
+    monkeypatch.setattr(DeviceTally, 'add', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tmp_path, record_every=1000)
+    assert run(folder, tmp_path) == undisturbed
 
 
 def test_finished_rows_are_kept(folder, tmp_path, opened):
@@ -212,7 +231,9 @@ def test_predictions_are_enough_to_recompute_the_accuracy(folder, tmp_path):
     for result in results:
         assert recomputed(path, result.model) == (result.top1, result.top5)
     table = pyarrow.parquet.read_table(path)
-    assert table.column_names == ['model', 'file', 'target', 'top5_classes', 'top5_probabilities']
+    assert table.column_names == [
+        'model', 'file', 'target', 'target_name', 'top5_classes', 'top5_names', 'top5_probabilities',
+    ]  # fmt: skip
     assert table.num_rows == 120
     first = table.to_pylist()[0]
     assert first['file'] == '0/0000.png'

@@ -63,7 +63,7 @@ def test_a_record_that_was_cut_anywhere_does_not_count_and_spoils_no_other(tmp_p
             assert [partial['blocks'] for partial in journal.partials('a')] == [*kept, [9]]
 
 
-def test_a_changed_byte_makes_a_record_invalid(tmp_path):
+def test_a_changed_byte_makes_a_record_invalid_with_a_warning(tmp_path, caplog):
     with RunDirectory(tmp_path, IDENTITY) as journal:
         journal.record_row('a', {'top1': 77.5})
         journal.record_row('b', {'top1': 55.5})
@@ -71,6 +71,40 @@ def test_a_changed_byte_makes_a_record_invalid(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'77.5', b'78.5'))
     with RunDirectory(tmp_path, IDENTITY) as journal:
         assert journal.finished_rows() == {'b': {'top1': 55.5}}
+    assert caplog.messages == [f'{path}: line 2 is damaged; what it held is measured again']
+
+
+@pytest.mark.parametrize('old', [b'"batch_size":16', b'"kind":"identity"', b'"top1":77.5}}\n'])
+def test_a_line_that_may_have_said_what_the_run_is_takes_all_with_it(tmp_path, caplog, old):
+    with RunDirectory(tmp_path, IDENTITY) as journal, RunDirectory(tmp_path, IDENTITY, rank=1) as other:
+        journal.record_row('a', {'top1': 77.5})
+        journal.require('accuracy/b', {'weights': 'b'})
+        journal.record_row('b', {'top1': 55.5})
+        other.record_partial('accuracy/a', {'blocks': [0]})
+    path = tmp_path / 'journal-00000.jsonl'
+    content = path.read_bytes()
+    assert content.count(old) >= 1
+    # Bytes of the last case merge a row with the line after it, which says what b is.
+    path.write_bytes(content.replace(old, b'\0' * len(old), 1))
+    with RunDirectory(tmp_path, {'command': 'other'}) as journal:
+        assert journal.finished_rows() == {}
+        assert journal.partials('accuracy/a') == []
+        assert journal.identity('accuracy/b') is None
+    assert [message.partition('is ')[2] for message in caplog.messages] == [
+        'damaged, and may have said what this run is; all is measured again'
+    ]
+
+
+def test_a_record_that_was_cut_short_is_no_damage(tmp_path, caplog):
+    with RunDirectory(tmp_path, IDENTITY) as journal:
+        journal.record_row('a', {'top1': 77.5})
+        journal.record_row('b', {'top1': 55.5})
+    path = tmp_path / 'journal-00000.jsonl'
+    path.write_bytes(path.read_bytes()[:-9])
+    for _ in range(2):
+        with RunDirectory(tmp_path, IDENTITY) as journal:
+            assert journal.finished_rows() == {'a': {'top1': 77.5}}
+    assert caplog.messages == []
 
 
 def test_another_identity_is_refused_with_the_difference(tmp_path):
@@ -99,13 +133,21 @@ def test_a_part_of_another_identity_is_refused(tmp_path):
 
 
 def test_restart_forgets_what_the_run_wrote_and_nothing_else(tmp_path):
-    (tmp_path / 'notes.txt').write_text('mine')
     with RunDirectory(tmp_path, IDENTITY) as journal:
         journal.record_row('a', {'top1': 1})
-        (journal.predictions / 'part.pt').write_bytes(b'x')
+        part = journal.predictions / f'00000-{"a" * 32}.pt'
+        part.write_bytes(b'x')
+    others = [tmp_path / 'journal-2026.jsonl', tmp_path / 'notes.txt', tmp_path / 'predictions' / 'mine.pt']
+    for path in others:
+        path.write_text('mine')
     with RunDirectory(tmp_path, {'command': 'other'}, restart=True) as journal:
         assert journal.finished_rows() == {}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ['.lock', 'journal-00000.jsonl', 'notes.txt']
+    files = [path for path in tmp_path.rglob('*') if path.is_file()]
+    assert sorted(files) == sorted([*others, tmp_path / '.lock', tmp_path / 'journal-00000.jsonl'])
+    assert all(path.read_text() == 'mine' for path in others)
+    others[-1].unlink()
+    with RunDirectory(tmp_path, {'command': 'third'}, restart=True):
+        assert not (tmp_path / 'predictions').exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused_as_long_as_the_first_lives(tmp_path):

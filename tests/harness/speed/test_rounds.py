@@ -3,12 +3,15 @@
 import dataclasses
 
 import pytest
+import timm
 import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.devices import resolve_device, visible_devices
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed import rounds as throughput
+from eca_zoo.harness.speed import timer
+from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.rounds import measure_throughput, throughput_groups
 from eca_zoo.harness.speed.runners import Runner
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -54,7 +57,7 @@ def test_relative_throughput_is_the_median_of_ratios_paired_by_round(monkeypatch
         )
         self.step = lambda: name
 
-    monkeypatch.setattr(throughput, '_time_steps', time_steps)
+    monkeypatch.setattr(timer, '_time_steps', time_steps)
     monkeypatch.setattr(Runner, 'prepare', prepare)
     eca, plain = measure_throughput([ECA], QUICK, baseline=PLAIN)
     assert eca.relative == 0.5
@@ -112,6 +115,7 @@ def test_the_batch_size_is_halved_until_it_fits(monkeypatch):
         {'precision': 'bfloat16'},
         {'precision': 'amp_bf16'},
         {'fuse': True},
+        {'reparameterize': True},
         {'train': True},
         {'train': True, 'precision': 'amp_bf16', 'channels_last': True},
         {'compile': 'eager'},
@@ -122,6 +126,35 @@ def test_every_setting_runs(changes):
     (result,) = measure_throughput([ECA], dataclasses.replace(QUICK, rounds=1, **changes))
     assert result.error is None
     assert result.samples_per_sec > 0
+
+
+def test_branches_are_folded_before_a_network_is_timed():
+    folded, plain = (
+        Runner(ModelSpec('repghostnet_050'), dataclasses.replace(QUICK, reparameterize=fold).checked())._model
+        for fold in (True, False)
+    )
+    assert sum(map(torch.numel, folded.parameters())) < sum(map(torch.numel, plain.parameters()))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text', 'line'),
+    [
+        ({'train': True}, 'Expected more than 1 value per channel when training, got input size [1, 9]',
+         'give a batch size of more than 1, or a larger image size'),
+        ({}, 'CUDA out of memory', 'give a smaller image size, or another device'),
+        ({'precision': 'fp16'}, '"conv2d" not implemented for "Half"', 'fp16 is not implemented on cpu for it'),
+        ({}, "Kernel size can't be greater than actual input size", 'give a larger image size'),
+        ({'compile': 'inductor'}, 'no compiler', 'with compile inductor; see whether it runs without'),
+    ],
+)  # fmt: skip
+def test_why_a_network_cannot_be_timed_comes_with_a_remedy(changes, text, line):
+    assert line in reason(RuntimeError(text), dataclasses.replace(QUICK, **changes), 1)
+
+
+def test_a_training_benchmark_that_cannot_run_says_what_to_change():
+    (result,) = measure_throughput([PLAIN], dataclasses.replace(QUICK, train=True, batch_size=1))
+    assert result.error.startswith('a batch norm has one value a channel to train on')
+    assert result.error.endswith('give a batch size of more than 1, or a larger image size')
 
 
 def test_openvino_runs_where_it_is_installed():
@@ -142,11 +175,13 @@ def test_torchs_flags_threads_and_random_state_are_as_before():
 
 
 def test_groups_are_spread_over_devices_with_the_baseline_in_each():
-    specs = [ECA, PLAIN, ModelSpec('test_efficientnet')]
+    # Modules have no process of their own beside that of their device.
+    names = ('test_eca_resnet', 'test_resnet', 'test_efficientnet')
+    specs = [ModelSpec(name, module=timm.create_model(name)) for name in names]
     progress = []
     groups = list(
         throughput_groups(
-            specs, dataclasses.replace(QUICK, rounds=1), PLAIN, ['cpu', 'cpu'], lambda *state: progress.append(state)
+            specs, dataclasses.replace(QUICK, rounds=1), specs[1], ['cpu', 'cpu'], lambda *state: progress.append(state)
         )
     )
     assert len(groups) == 2
@@ -185,7 +220,8 @@ def test_a_device_that_is_not_there_is_one_clear_line():
         ({'batch_size': 0}, 'batch_size must be at least 1, not 0'),
         ({'rounds': 0}, 'rounds must be at least 1, not 0'),
         ({'backend': 'tvm'}, "backend 'tvm' is unknown; use one of torch, onnxruntime, openvino"),
-        ({'train': True, 'fuse': True}, 'training steps run in torch and with their batch norms'),
+        ({'train': True, 'fuse': True}, 'training steps run in torch and with their batch norms and branches'),
+        ({'train': True, 'reparameterize': True}, 'training steps run in torch and with their'),
         ({'backend': 'onnxruntime', 'channels_last': True}, 'backend onnxruntime is measured on the CPU in fp32'),
         ({'compile': 'nothing'}, "compile backend 'nothing' is unknown; use one of "),
     ],

@@ -1,4 +1,4 @@
-"""The results table: columns, units, CSV, timm's files and the text for a terminal."""
+"""The results table: columns, units, CSV and the text for a terminal."""
 
 import csv
 import dataclasses
@@ -23,8 +23,8 @@ from tests.harness.processes import ROOT
 SETTINGS = ThroughputSettings(device='cpu', batch_size=4, channels_last=True)
 TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70.0, 10, 0.98, None)
 ADDED = {
-    'infer_spread', 'backend', 'fused', 'train_samples_per_sec', 'train_step_time', 'train_batch_size',
-    'train_img_size', 'train_relative_throughput', 'error',
+    'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec',
+    'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
 }  # fmt: skip
 ACCURACY = {
     'dataset': 'imagenet-1k', 'num_images': 50000, 'top1': 70.916, 'top1_err': 29.084, 'top5': 89.93, 'top5_err': 10.07,
@@ -92,50 +92,19 @@ def test_a_value_without_a_column_is_an_error():
         to_csv(to_frame([{'model': 'a', 'top_1': 3}]))
 
 
-def test_timms_files_have_exactly_its_columns_digits_and_order(row):
-    better = {**row, 'model': 'eca_resnet34', 'top1': 74.2}
-    untimed = {key: value for key, value in better.items() if not key.startswith('infer_samples')}
-    files = to_timm_files(to_frame([row, untimed]))
-    assert list(files) == ['results-imagenet-1k.csv', 'benchmark-infer-fp32-nhwc-cpu.csv']
-    assert files['results-imagenet-1k.csv'].splitlines() == [
-        'model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation',
-        'eca_resnet34,224,74.200,29.084,89.930,10.070,11.69,0.875,bilinear',
-        'eca_resnet18,224,70.916,29.084,89.930,10.070,11.69,0.875,bilinear',
-    ]
-    assert files['benchmark-infer-fp32-nhwc-cpu.csv'].splitlines() == [
-        'model,infer_img_size,infer_samples_per_sec,infer_step_time,infer_batch_size,param_count,infer_gmacs,infer_macts',
-        'eca_resnet18,224,61.50,65.040,4,11.69,1.82,2.49',
-    ]
-
-
-def test_timms_files_are_there_when_nothing_was_measured():
-    files = to_timm_files(to_frame([{'model': 'eca_resnet18'}]))
-    assert {name: text.count('\n') for name, text in files.items()} == {
-        'results-imagenet.csv': 1,
-        'benchmark-infer.csv': 1,
-    }
-
-
-def test_each_setting_of_the_benchmark_has_a_timm_file_and_the_accuracy_is_listed_once(row):
-    files = to_timm_files(to_frame([row, {**row, 'precision': 'bf16', 'compile': 'inductor'}]))
-    assert list(files) == [
-        'results-imagenet-1k.csv', 'benchmark-infer-fp32-nhwc-cpu.csv', 'benchmark-infer-bf16-nhwc-cpu-dynamo.csv',
-    ]  # fmt: skip
-    assert files['results-imagenet-1k.csv'].count('\n') == 2
-
-
 def test_the_text_shows_measured_columns_and_shared_settings_once(row):
     lines = to_text(to_frame([row])).splitlines()
     assert lines[0].split() == [
-        'model', 'top-1', 'top-5', 'GMACs', 'params/2^20', 'paper', 'GFLOPs', 'images/s', 'p95', 'ms', 'spread', '%',
-        'relative',
+        'model', 'top-1', 'top-5', 'img_size', 'GMACs', 'params/2^20', 'paper', 'GFLOPs', 'images/s', 'p95', 'ms',
+        'spread', '%', 'relative',
     ]  # fmt: skip
     assert lines[2].split() == [
-        'eca_resnet18', '70.916', '89.930', '1.8141', '11.15', '1.7014', '61.50', '70.000', '1.2', '0.980',
+        'eca_resnet18', '70.916', '89.930', '224', '1.8141', '11.15', '1.7014', '61.50', '70.000', '1.2', '0.980',
     ]  # fmt: skip
     assert lines[-1] == (
         'device cpu, precision fp32, memory_format channels_last, compile none, backend torch, fused no, '
-        'infer_batch_size 4, infer_img_size 224'
+        'reparameterized no, '
+        'allocator default, infer_batch_size 4, infer_img_size 224'
     )
 
 
@@ -158,7 +127,7 @@ def test_errors_of_all_parts_of_a_row_stand_in_its_last_cell():
     failed = ThroughputResult('eca_resnet18', SETTINGS, error='CUDA out of memory')
     measured = [(SETTINGS, type('Both', (), {'infer': {'eca_resnet18': failed}, 'train': {}})())]
     shared = {'eca_resnet18': {'error': 'weights not published'}}
-    table = join_measurements(['eca_resnet18'], measured, lambda name, size: {'params': 1}, shared)
+    table = join_measurements(['eca_resnet18'], measured, lambda key: {'params': 1}, shared)
     assert table['error'].tolist() == ['weights not published; CUDA out of memory']
     assert table['params'].tolist() == [1]
 
@@ -178,7 +147,7 @@ def test_fused_says_which_figures_of_a_row_were_measured_in_the_form_for_inferen
     if throughput is not None:
         settings = dataclasses.replace(SETTINGS, fuse=throughput)
         measured = [(settings, Measured({name: dataclasses.replace(TIMED, settings=settings)}))]
-    table = join_measurements([name], measured, lambda name, size: {'infer_gmacs_fvcore': 1.82}, shared)
+    table = join_measurements([name], measured, lambda key: {'infer_gmacs_fvcore': 1.82}, shared)
     assert table['fused'].tolist() == [cell]
     if throughput is not None:
         assert list(to_timm_files(table))[-1] == (

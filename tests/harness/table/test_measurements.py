@@ -104,7 +104,6 @@ def test_a_network_that_fails_is_a_row_with_an_error_and_the_exit_code_is_1(tmp_
         (['resnet18', '--device', 'cuda:99'], "device 'cuda:99' is not there: this machine has "),
         (['resnet18', '--precision', 'fp9'], "precision 'fp9' is unknown; use one of fp32"),
         (['resnet18', '--device', 'cpu', '--precision', 'fp32', 'float32'], 'a throughput setting occurs twice: fp32'),
-        (['resnet18', '--model-kwargs', 'x'], "--model-kwargs 'x': write KEY=VALUE"),
         (['resnet18', '--baseline', 'zoo'], "'zoo' stands for 6 networks; name one"),
         (['resnet18', '-b', '0', '--device', 'cpu'], 'batch_size must be at least 1, not 0'),
         (['resnet18', '--img-size', '0', '--bench', 'profile'], 'resnet18: an image is at least 1 pixel high and wide'),
@@ -116,6 +115,15 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f'eca-zoo benchmark: error: {message}')
     assert error.count('\n') == 1
+
+
+def test_branches_are_folded_in_the_counts_and_the_table_says_so(tmp_path):
+    tables = {name: tmp_path / f'{name}.csv' for name in ('plain', 'folded')}
+    common = ['repghostnet_050', '--bench', 'profile', '--img-size', '224', '--results-file']
+    assert run(*common, str(tables['plain'])) == run(*common, str(tables['folded']), '--reparam') == 0
+    (plain,), (folded,) = map(read, tables.values())
+    assert (plain['reparameterized'], folded['reparameterized']) == ('', 'yes')
+    assert int(folded['params']) < int(plain['params'])
 
 
 def test_a_folder_in_the_place_of_the_results_file_is_refused_before_anything_is_timed(tmp_path, capsys):

@@ -117,7 +117,10 @@ def test_before_conversion_there_is_one_error_and_after_it_a_new_process_lists_a
         return done.stdout.splitlines()
 
     assert run() == ['[]', 'ConvertNeededError']
+    assert timm.list_pretrained('eca_mobilenet*') == []
     convert(original(SMALL, tmp_path))
+    assert timm.list_pretrained('eca_mobilenet*') == ['eca_mobilenetv2.k13_in1k']  # in this process
+    assert timm.is_model_pretrained('eca_mobilenetv2')
     assert run() == ["['eca_mobilenetv2.k13_in1k']", 'torch.Size([7, 1280])']
 
 
@@ -272,7 +275,7 @@ def test_folder_that_holds_another_checkpoint_is_not_overwritten(home: Path, tmp
     (out / 'model.safetensors').write_bytes(b'precious')
     with pytest.raises(InputError) as caught:
         convert(original(SMALL, tmp_path), out=out)
-    assert str(caught.value) == f'{out}: it holds another checkpoint already; choose another --out, or remove it'
+    assert str(caught.value) == f'{out}: it holds another checkpoint already; choose another --folder, or remove it'
     assert (out / 'model.safetensors').read_bytes() == b'precious'
 
 

@@ -11,8 +11,8 @@ from eca_zoo.weights.convert.from_authors import convert_from_authors
 from eca_zoo.weights.errors import CheckpointError, FetchError, HashMismatchError
 from eca_zoo.weights.local_manifest import local_manifest
 from eca_zoo.weights.manifest import load_manifest
-from tests.hub_server import HubServer
 from tests.reference_checkpoints import checkpoint
+from tests.weights.hub_server import HubServer
 
 pytest.importorskip('gdown')
 NAME = 'eca_mobilenetv2.k13_in1k'

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -13,9 +15,9 @@ from eca_zoo.cli import main
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.weights.convert.publish import publish, write_hub_folder
 from eca_zoo.weights.errors import ConvertNeededError
-from eca_zoo.weights.manifest import Entry, load_manifest, parse_manifest
+from eca_zoo.weights.manifest import Entry, Manifest, dump_manifest, load_manifest, parse_manifest, read_manifest
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_server import HubServer
+from tests.weights.hub_server import HubServer
 
 REPO = 'eca-zoo/test_eca_resnet.digits'
 NAME = 'test_eca_resnet.digits'
@@ -81,6 +83,62 @@ def test_published_checkpoint_reaches_a_fresh_machine_with_and_without_the_manif
     assert [path.name for path in (fresh / 'hf').rglob('model.safetensors')] == ['model.safetensors']
 
 
+def test_a_mirror_reaches_a_fresh_machine_by_its_manifest_alone(
+    hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / 'mirror'
+    command = ['publish', 'all', '--folder', str(folder), '--mirror-url', hub.url('mirror/')]
+    assert main(command) == main(command) == 0
+    output = capsys.readouterr().out
+    assert f'{folder}/weights_manifest.yaml: the manifest of this mirror; ECA_ZOO_MANIFEST names it' in output
+    assert "eca_resnet50.k3557_in1k  skipped  download the authors' file eca_resnet50_k3557.pth.tar from" in output
+    mirror = read_manifest(folder / 'weights_manifest.yaml')
+    assert list(mirror.models) == [NAME]
+    # The weights alone are served, and the package's own copy would be found first.
+    checkpoint = mirror.models[NAME].checkpoint
+    assert [str(source) for source in checkpoint.sources] == [
+        hub.url(f'mirror/{NAME}/model.safetensors'), 'package:checkpoints/test_eca_resnet.digits.safetensors'
+    ]  # fmt: skip
+    hub.files[f'mirror/{NAME}/model.safetensors'] = (folder / NAME / 'model.safetensors').read_bytes()
+    checkpoint = msgspec.structs.replace(checkpoint, sources=checkpoint.sources[:1])
+    entry = msgspec.structs.replace(mirror.models[NAME], checkpoint=checkpoint)
+    site = tmp_path / 'site.yaml'
+    site.write_text(dump_manifest(Manifest(models={'test_eca_resnet.mirrored': entry})))
+    script = "import eca_zoo, timm\nprint(timm.create_model('test_eca_resnet.mirrored', pretrained=True).num_classes)\n"
+    assert run_python(script, hub, tmp_path / 'fresh', ECA_ZOO_MANIFEST=str(site)) == '10\n'
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        (['--repo', 'a/b', '--mirror-url', 'https://x'], '--mirror-url is where a --folder is served; name the folder'),
+        (['--folder', 'x', '--mirror-url', 'mirror'], '--mirror-url: url must start with https://, http:// or file://'),
+    ],
+)
+def test_a_mirror_that_cannot_be_is_refused_before_anything_is_written(
+    more: list[str], said: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(['publish', NAME, *more]) == 2
+    assert capsys.readouterr().err.startswith(f'eca-zoo publish: error: {said}')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_and_all_hints_name_no_package_index_but_the_url_that_publish_was_given(
+    home: Path, tmp_path: Path
+) -> None:
+    url = 'git+https://git.invalid/eca-zoo'
+    assert main(['publish', NAME, '--folder', str(tmp_path / 'a'), '--package-url', url]) == 0
+    assert main(['publish', NAME, '--folder', str(tmp_path / 'b')]) == 0
+    cards = [(tmp_path / name / 'README.md').read_text() for name in 'ab']
+    assert f'import eca_zoo  # pip install {url}\n' in cards[0]
+    assert 'import eca_zoo  # ECA Zoo; in a clone of its repository: pip install .\n' in cards[1]
+    root = Path(__file__).parents[3]
+    pages = [*(root / 'eca_zoo').rglob('*.py'), *root.glob('*.md'), *(root / 'docs').rglob('*.md')]
+    texts = [*cards, *(page.read_text(encoding='utf-8') for page in pages)]
+    assert [text for text in texts if re.search(r'pip install\s+(-\S+\s+)*[\'"]?eca[-_]zoo', text)] == []
+
+
 def test_model_card_has_figures_usage_licence_citation_and_hashes(home: Path, tmp_path: Path, content: bytes) -> None:
     results = tmp_path / 'leaderboard.csv'
     results.write_text('model,dataset,num_images,top1,top5\ntest_eca_resnet,digits,360,98.06,100.0\n')
@@ -114,6 +172,8 @@ def test_published_figures_of_the_authors_stand_beside_the_measured_ones(home: P
     assert '@InProceedings{wang2020eca,' in card
     assert '| eca_resnet50_k3557.pth.tar (before conversion) |' in card
     assert 'hf-hub:' not in card
+    assert 'The weights: mit, as in the repository of the authors (https://github.com/BangguWu/ECANet).' in card
+    assert 'trained on ImageNet, whose images are under terms of access of their own' in card
 
 
 def test_private_repository_is_made_private_and_opens_with_the_token_alone(

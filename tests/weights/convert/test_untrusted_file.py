@@ -120,7 +120,20 @@ def test_zip_bomb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
             for _ in range(100):
                 member.write(bytes(1 << 20))
     unpacked = f'{path.stat().st_size} bytes unpack to {100 * 2**20 + 4}'
-    assert refusal(path) == f'refused as a zip bomb: {unpacked}, and PyTorch never compresses; {AGAIN}'
+    assert refusal(path) == f'refused as a zip bomb: {unpacked} in 2 members; {AGAIN}'
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_copy_of_a_checkpoint_that_was_packed_again_gives_its_tensors(method: int, tmp_path: Path) -> None:
+    state = STATE | {'zeros': torch.zeros(10_000), 'noise': torch.randn(5000)}
+    content, path = saved({'state_dict': state}), tmp_path / 'again.pth'
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(path, 'w', method) as again:
+        for name in archive.namelist():
+            again.writestr(name, archive.read(name))
+    assert path.stat().st_size != len(content)
+    read = read_untrusted(path)
+    assert read.size == path.stat().st_size
+    assert all(torch.equal(read.state[key], state[key]) for key in state)
 
 
 def test_zip_whose_members_overlap_is_refused(tmp_path: Path) -> None:

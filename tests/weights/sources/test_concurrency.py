@@ -14,8 +14,8 @@ import pytest
 from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import Entry, Source, packaged_manifest
 from eca_zoo.weights.sources.fetch import fetch, fetch_many
-from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
+from tests.weights.hub_server import HubServer
 
 WORKERS = 8
 PATIENCE = 3600  # seconds after which something hangs

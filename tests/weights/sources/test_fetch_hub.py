@@ -9,9 +9,9 @@ from eca_zoo.weights.errors import FetchError, HashMismatchError
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, HubSource, Source
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_handler import HTML_PAGE
-from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, REPO, broken_files, entry_with
+from tests.weights.hub_handler import HTML_PAGE
+from tests.weights.hub_server import HubServer
 
 TENSORS = 96
 
@@ -35,6 +35,20 @@ def test_checkpoint_comes_from_the_hub_and_stays_in_its_cache(hub: HubServer, hu
     assert fetch(NAME, hub_entry) == path
     assert len(load_verified(NAME, hub_entry)) == TENSORS
     assert len(hub.requests) == requests
+
+
+def test_a_file_of_the_users_that_was_changed_is_put_aside_and_not_removed(
+    hub: HubServer, hub_entry: Entry, content: bytes, home: Path
+) -> None:
+    own = home / 'mine' / 'model.safetensors'
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b'trained since')
+    assert hub_entry.checkpoint is not None
+    entry = entry_with(content, Source(file='mine/model.safetensors'), *hub_entry.checkpoint.sources)
+    fetch(NAME, entry, policy=QUICK)
+    aside = own.with_name(f'model.safetensors.{sha256(b"trained since")[:12]}')
+    assert [path.read_bytes() for path in own.parent.iterdir() if path == aside] == [b'trained since']
+    assert len(load_verified(NAME, entry)) == TENSORS
 
 
 @pytest.mark.parametrize('kind', ['truncate', 'stall'])

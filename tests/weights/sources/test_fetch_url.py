@@ -16,9 +16,9 @@ from eca_zoo.weights.manifest import Entry, Source
 from eca_zoo.weights.sources import download as download_module
 from eca_zoo.weights.sources.download import RetryPolicy, download
 from eca_zoo.weights.sources.fetch import fetch
-from tests.hub_handler import HTML_PAGE
-from tests.hub_server import HubServer
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
+from tests.weights.hub_handler import HTML_PAGE
+from tests.weights.hub_server import HubServer
 
 
 def sha256(data: bytes) -> str:

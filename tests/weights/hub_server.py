@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.hub_handler import HANGS, LFS_SUFFIXES, Fault, File, Handler, Request, Server
+from tests.weights.hub_handler import HANGS, LFS_SUFFIXES, Fault, File, Handler, Request, Server
 
 
 class HubServer:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from tests.hub_server import HubServer
+    from tests.weights.hub_server import HubServer
 
 HANGS = 3600  # seconds after which nothing will come
 _CONNECTED = (1, 8)  # states of a connection that can still send: TCP_ESTABLISHED and TCP_CLOSE_WAIT of Linux

@@ -1,0 +1,114 @@
+"""Throughputs on the CPU beside those of timm's benchmark.py, in turn, and those of the same networks in other orders.
+
+python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM [--models ...] [--batch-sizes 1 4 16] [--rounds 5] [--threads N]
+python benchmark/perf/against_timm.py --orders [--models ...] [--batch-sizes 4] [--rounds 5]
+
+Both scripts are run as a user runs them, with their defaults, each time in a process of its own. `ratio` is the median
+of ours / timm's of the same round. With --orders all networks are measured by one command, in each rotation of their
+order, beside a command for each network alone: `ratio` is the median of a figure in company / alone.
+The load of the machine is printed: figures of a machine that does other work are worth nothing.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MODELS = ('resnet18', 'resnet50', 'mobilenetv2_100')
+
+
+def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
+    """Images a second by network that a benchmark writes into its results file."""
+    environment = os.environ | {'PYTHONPATH': str(_ROOT)} | ({'OMP_NUM_THREADS': str(threads)} if threads else {})
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / 'results.csv'
+        command = [sys.executable, *command, '--device', 'cpu', '--bench', 'inference', '--results-file', str(results)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            sys.exit(f'{" ".join(command)} failed:\n{done.stdout}\n{done.stderr}')
+        with results.open(newline='', encoding='utf-8') as file:
+            return {row['model']: float(row['infer_samples_per_sec']) for row in csv.DictReader(file)}
+
+
+def ours(models: Sequence[str], batch_size: int, threads: int | None) -> dict[str, float]:
+    """What our command says."""
+    return rates(['-m', 'eca_zoo', 'benchmark', '--model', *models, '-b', str(batch_size)], threads)
+
+
+def timms(script: Path, model: str, batch_size: int, threads: int | None) -> float:
+    """What timm's script says."""
+    return rates([str(script), '--model', model, '-b', str(batch_size)], threads)[model]
+
+
+def show(title: str, first: Sequence[float], second: Sequence[float]) -> None:
+    """Print medians, and the median, smallest and largest ratio of ``first`` / ``second``."""
+    ratios = [one / other for one, other in zip(first, second, strict=True)]
+    print(
+        f'{title:32}{statistics.median(first):12.2f}{statistics.median(second):12.2f}{statistics.median(ratios):10.3f}'
+        f'{min(ratios):10.3f}{max(ratios):10.3f}',
+        flush=True,
+    )
+
+
+def measure(side: int, args: argparse.Namespace, model: str, batch_size: int) -> float:
+    """Images a second of our side (0) or timm's (1)."""
+    if side == 0:
+        return ours([model], batch_size, args.threads)[model]
+    return timms(args.checkout / 'benchmark.py', model, batch_size, args.threads)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Ours and timm's in turn."""
+    print(f'{"images/s":32}{"ours":>12}{"timm":>12}{"ratio":>10}{"min":>10}{"max":>10}')
+    for model in args.models:
+        for batch_size in args.batch_sizes:
+            figures: list[list[float]] = [[], []]
+            for index in range(args.rounds):
+                # Each side is the first one in turn.
+                for side in (0, 1) if index % 2 == 0 else (1, 0):
+                    figures[side].append(measure(side, args, model, batch_size))
+            show(f'{model}, batch size {batch_size}', *figures)
+
+
+def compare_orders(args: argparse.Namespace) -> None:
+    """Networks in company, in all rotations of their order, and alone."""
+    print(f'{"images/s":32}{"company":>12}{"alone":>12}{"ratio":>10}{"min":>10}{"max":>10}')
+    for batch_size in args.batch_sizes:
+        company: dict[tuple[str, int], list[float]] = {}
+        alone: dict[str, list[float]] = {model: [] for model in args.models}
+        for _ in range(args.rounds):
+            for model in args.models:
+                alone[model].append(ours([model], batch_size, args.threads)[model])
+            for start in range(len(args.models)):
+                order = [*args.models[start:], *args.models[:start]]
+                found = ours(order, batch_size, args.threads)
+                for place, model in enumerate(order):
+                    company.setdefault((model, place), []).append(found[model])
+        for (model, place), figures in sorted(company.items()):
+            show(f'{model}, batch size {batch_size}, as no. {place + 1}', figures, alone[model])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkout', type=Path, nargs='?', help='of timm, with benchmark.py')
+    parser.add_argument('--orders', action='store_true', help='compare orders of our networks instead')
+    parser.add_argument('--models', nargs='+', default=list(_MODELS))
+    parser.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 4, 16])
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--threads', type=int, help="of the CPU, for both (default: PyTorch's choice)")
+    args = parser.parse_args()
+    if not args.orders and args.checkout is None:
+        parser.error('name a checkout of timm, or --orders')
+    print(f'{os.cpu_count()} processors, load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')
+    (compare_orders if args.orders else compare)(args)
+    print(f'load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')
+
+
+if __name__ == '__main__':
+    main()
