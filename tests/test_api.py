@@ -73,7 +73,7 @@ def test_a_run_directory_holds_a_network_with_these_very_weights(digits, tmp_pat
     pd.testing.assert_frame_equal(eca_zoo.evaluate(network, digits, **arguments), first)
     with torch.no_grad():
         network.fc.bias.add_(1)
-    with pytest.raises(InputError, match='use another folder, or --restart'):
+    with pytest.raises(InputError, match='use another folder, --restart test_eca_resnet to measure'):
         eca_zoo.evaluate(network, digits, **arguments)
 
 

@@ -1,6 +1,7 @@
 """The house: imports go one way, and nothing grows past what a reader takes in."""
 
 import ast
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,8 @@ FLOORS = (
     ('__init__', '__main__'),
 )
 FILES = sorted(PACKAGE.rglob('*.py'))
+# They are run by hand, so that nothing else notices a name that has moved.
+SCRIPTS = sorted(path for folder in ('scripts', 'benchmark') for path in (ROOT / folder).rglob('*.py'))
 LONGEST_FILE, LONGEST_FUNCTION, FULLEST_FOLDER = 400, 50, 13
 
 
@@ -101,3 +104,14 @@ def test_files_functions_and_folders_stay_small(folder):
 def _docstring_lines(node: ast.FunctionDef) -> int:
     text = ast.get_docstring(node, clean=False)
     return 0 if text is None else text.count('\n') + 1
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_import_what_is_there(path):
+    missing = []
+    for line, name in imports_of(path):
+        try:
+            pkgutil.resolve_name(f'eca_zoo.{name}')
+        except (ImportError, AttributeError):
+            missing.append(f'{path.name}:{line} imports {name}')
+    assert missing == []

@@ -58,7 +58,7 @@ def private_mib() -> float:
 
 def measure_here(work: Callable[[], None]) -> tuple[float, ...]:
     """Seconds of ``work`` without the imports; MiB: peak after the imports, peak and private in the end."""
-    import eca_zoo.harness.accuracy.loading.complexity  # noqa: F401
+    import eca_zoo.harness.networks.complexity  # noqa: F401
 
     imported = peak_mib()
     start = time.perf_counter()

@@ -15,9 +15,10 @@ from eca_zoo.harness.accuracy import evaluation
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
-from eca_zoo.harness.machine.processes import current
+from eca_zoo.harness.machine.processes import agreed, current
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.restart import restarted
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.harness.table.class_tables import class_files
 from eca_zoo.harness.table.columns import cells_of
@@ -45,7 +46,7 @@ def evaluate(
     in_chans: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
-    restart: bool = False,
+    restart: bool | str | Sequence[str] = False,
     predictions: str | Path | None = None,
     per_class: str | Path | None = None,
     confusion: str | Path | None = None,
@@ -64,7 +65,7 @@ def evaluate(
         in_chans: channels of the input, if they are not what their names stand for.
         model_kwargs: further arguments of the models' entry points.
         run_dir: folder in which a killed call continues when it is made again.
-        restart: forget what ``run_dir`` holds.
+        restart: forget what ``run_dir`` holds, or what it holds of some models: their names, or patterns.
         predictions: Parquet file to write with the best five classes of each image.
         per_class: file to write (.csv, .json, .md or .parquet) with what was counted of each class.
         confusion: the same with the number of images for each class and first guess.
@@ -90,7 +91,7 @@ def evaluate(
             record(DataSpec, options, root=path_of(data)),
             record(EvalSettings, options),
             run_dir=path_of(run_dir),
-            restart=restart,
+            restart=[restart] if isinstance(restart, str) else restart,
             predictions=path_of(predictions),
             per_class=path_of(per_class),
             confusion=path_of(confusion),
@@ -123,7 +124,7 @@ def evaluation_results(
     settings: EvalSettings,
     *,
     run_dir: Path | None = None,
-    restart: bool = False,
+    restart: bool | Sequence[str] = False,
     predictions: Path | None = None,
     per_class: Path | None = None,
     confusion: Path | None = None,
@@ -153,7 +154,8 @@ def evaluation_results(
     processes = current()
     directory: Any = contextlib.nullcontext()
     if run_dir is not None:
-        directory = RunDirectory(run_dir, {'command': 'validate'}, restart, processes.rank)
+        again = agreed(lambda: restarted(restart, [spec.title for spec in models]))
+        directory = RunDirectory(run_dir, {'command': 'validate'}, again, processes.rank)
     with directory as journal, ProgressBars(progress and processes.is_main) as bars:
 
         def show(state: Progress) -> None:

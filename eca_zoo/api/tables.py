@@ -26,7 +26,7 @@ def leaderboard(
     batch_size: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-    restart: bool = False,
+    restart: bool | str | Sequence[str] = False,
     format: str = 'eca',
     progress: bool = False,
     command_line: Sequence[str] = (),
@@ -42,7 +42,7 @@ def leaderboard(
         batch_size: likewise.
         precision: likewise.
         workers: processes that decode images, likewise.
-        restart: forget what ``run_dir`` holds.
+        restart: forget what ``run_dir`` holds, or what it holds of some models: their names, or patterns.
         format: ``timm`` writes timm's files too.
         progress: show a progress bar on a terminal; elsewhere log a line a minute.
         command_line: for ``environment.json``.
@@ -63,7 +63,8 @@ def leaderboard(
     read = agreed(lambda: with_settings(read_suite(str(suite)), given))
     with ProgressBars(progress and processes.is_main) as bars:
         board = run_leaderboard(
-            read, Path(run_dir), path_of(data_dir), restart=restart, timm_format=format == 'timm', processes=processes,
+            read, Path(run_dir), path_of(data_dir), processes=processes, timm_format=format == 'timm',
+            restart=[restart] if isinstance(restart, str) else restart,
             command_line=command_line, stop=stop,
             report=lambda part, done, total, text: bars.show(part, done, total, text, _UNITS[part]),
         )  # fmt: skip

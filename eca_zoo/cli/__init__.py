@@ -12,19 +12,32 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from eca_zoo.cli import benchmark, detect, export, leaderboard, predict, publish, validate, weights
+from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
+from eca_zoo.cli.images import detect, predict
 from eca_zoo.cli.logs import logs
 from eca_zoo.errors import EcaZooError, Terminated
 
-COMMANDS = ('convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'export')
+COMMANDS = (
+    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'predict', 'detect', 'benchmark', 'leaderboard',
+    'export',
+)  # fmt: skip
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with its arguments; the usage is in the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and the remedy, and end with 2."""
+        self.exit(2, f'{self.prog}: error: {message}; {self.prog} --help shows what there is\n')
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog='eca-zoo',
         description='ECA-Net for timm: verified weights, validation and benchmarks.',
     )

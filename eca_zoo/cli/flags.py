@@ -48,6 +48,15 @@ def add_running(group: Any) -> None:
     add_setting(group, 'reparameterize', action='store_true', help='fold the branches of models that are made for it')
 
 
+def add_device(group: Any) -> None:
+    """Add flags that say how one network runs over a few images."""
+    add_setting(group, 'device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
+    group.add_argument(
+        '--precision', metavar='P', default='fp32', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)'
+    )
+    add_setting(group, 'fuse', action='store_true', help='run the form for inference: batch norms folded')
+
+
 def add_compile(group: Any) -> None:
     """Add the flag of the compiler."""
     add_setting(
@@ -64,6 +73,20 @@ def add_workers(group: Any) -> None:
 def add_run_dir(group: Any, **options: Any) -> None:
     """Add the flag of the folder in which a run that was killed goes on."""
     add_setting(group, 'run_dir', metavar='DIR', type=Path, **options)
+
+
+def add_restart(group: Any) -> None:
+    """Add the flag that forgets what a run has measured: nothing (None), all of it (an empty list), or some models."""
+    group.add_argument(
+        '--restart', nargs='*', metavar='MODEL',
+        help='forget what the --run-dir holds, or what it holds of these models (names or patterns), such as one with '
+        'new weights',
+    )  # fmt: skip
+
+
+def restart_of(args: argparse.Namespace) -> bool | list[str]:
+    """What ``--restart`` asks for, as the functions of the package take it."""
+    return args.restart is not None and (args.restart or True)
 
 
 class KeyValues(argparse.Action):

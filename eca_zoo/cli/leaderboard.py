@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
-from eca_zoo.cli.flags import add_run_dir, add_setting
+from eca_zoo.cli.flags import add_restart, add_run_dir, add_setting, restart_of
 from eca_zoo.resources import packaged_names
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('suite', metavar='SUITE', help=f'YAML file, or one of {", ".join(packaged_names("suites"))}')
+    parser.add_argument(
+        'suite', nargs='?', metavar='SUITE', help=f'YAML file, or one of {", ".join(packaged_names("suites"))}'
+    )
     add_run_dir(parser, help='folder of the run; the table goes there, and a run that was killed goes on in it')
     parser.add_argument('--data-dir', type=Path, metavar='DIR', help="folder or tar of the suite's data set")
     parser.add_argument(
@@ -42,7 +44,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     add_setting(parser, 'batch_size', '-b', type=int, metavar='N', help=f'images a step {own}')
     add_setting(parser, 'precision', metavar='P', help=f'fp32, tf32, fp16, bf16, amp or amp_bf16 {own}')
     add_setting(parser, 'workers', '-j', type=int, metavar='N', help=f'processes that decode {own}')
-    parser.add_argument('--restart', action='store_true', help='forget what the --run-dir holds')
+    add_restart(parser)
     parser.set_defaults(run=_run)
 
 
@@ -52,6 +54,11 @@ def _run(args: argparse.Namespace) -> int:
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.harness.resume.signals import stop_on_signals
 
+    if args.suite is None and args.restart:
+        # `--restart SUITE`: the list of models has taken it.
+        args.suite = args.restart.pop()
+    if args.suite is None:
+        raise InputError(f'name a suite: a YAML file, or one of {", ".join(packaged_names("suites"))}')
     if args.run_dir is None:
         raise InputError('the run needs a folder; name one with --run-dir DIR')
     collect_as_usual()
@@ -60,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.owns_process:
             _keep_memory(args.suite, settings)
         table = leaderboard(
-            args.suite, args.run_dir, data_dir=args.data_dir, restart=args.restart, format=args.format,
+            args.suite, args.run_dir, data_dir=args.data_dir, restart=restart_of(args), format=args.format,
             progress=not args.quiet, command_line=sys.argv, stop=stop, **settings,
         )  # fmt: skip
     return 0 if table is None else _print(table, args.check)

@@ -4,8 +4,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eca_zoo.cli import validate_detectors
-from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_run_dir, add_running, add_setting, add_workers
+from eca_zoo.cli.detectors import validate as validate_detectors
+from eca_zoo.cli.flags import (
+    NAMES,
+    KeyValues,
+    add_compile,
+    add_restart,
+    add_run_dir,
+    add_running,
+    add_setting,
+    add_workers,
+    restart_of,
+)
 from eca_zoo.cli.validate_report import exit_code, report, results_file
 from eca_zoo.harness.data.data_spec import CLASS_LEVELS
 from eca_zoo.harness.data.kinds import prefixes
@@ -168,7 +178,7 @@ def _add_output(group: Any) -> None:
     group.add_argument(
         '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
     )
-    group.add_argument('--restart', action='store_true', help='forget what the --run-dir holds')
+    add_restart(group)
 
 
 def _run_validate(args: argparse.Namespace) -> int:
@@ -199,7 +209,7 @@ def _run_validate(args: argparse.Namespace) -> int:
             codes.append(report(args, results, file) if processes.is_main else exit_code(results))
 
         evaluation_results(
-            models, data, settings, run_dir=args.run_dir, restart=args.restart, predictions=args.predictions,
+            models, data, settings, run_dir=args.run_dir, restart=restart_of(args), predictions=args.predictions,
             per_class=args.per_class, confusion=args.confusion, record_every=args.record_every,
             progress=not args.quiet, stop=stop, measured=finish,
         )  # fmt: skip
@@ -216,7 +226,8 @@ def _quiet_hub(verbose: bool) -> None:
 def _find_data(args: argparse.Namespace) -> None:
     """Make ``args.data_dir`` the one path that was given for the data, or None.
 
-    ``--model NAME DIR`` and ``--checkpoint FILE DIR`` is how timm's users type it; the list has taken the folder.
+    ``--model NAME DIR`` and ``--checkpoint FILE DIR`` is how timm's users type it; the list, or that of ``--restart``,
+    has taken the folder.
 
     Raises:
         InputError: there are several.
@@ -228,8 +239,8 @@ def _find_data(args: argparse.Namespace) -> None:
         is_name = not has_flag and not _looks_like_data(word)
         (args.model if is_name else args.data).append(word)
     given = [*map(Path, args.data), *(args.data_dir or [])]
-    for taken in (args.model, args.checkpoint or []):
-        if not given and not args.dataset and len(taken) > 1 and _looks_like_data(str(taken[-1])):
+    for taken, least in ((args.model, 1), (args.checkpoint or [], 1), (args.restart or [], 0)):
+        if not given and not args.dataset and len(taken) > least and _looks_like_data(str(taken[-1])):
             given.append(Path(taken.pop()))
     if len(given) > 1:
         raise InputError(f'{" and ".join(map(str, given))}: data is one folder or tar; name one, and run each alone')

@@ -21,6 +21,7 @@ from eca_zoo.harness.networks.baselines import baseline_of, with_baseline
 from eca_zoo.harness.networks.model_spec import ModelSpec, network_arguments
 from eca_zoo.harness.networks.user_checkpoint import with_head_classes
 from eca_zoo.harness.resume.journal import RunDirectory
+from eca_zoo.harness.resume.restart import restarted
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -62,7 +63,7 @@ def run_leaderboard(
     out: Path,
     data_dir: Path | None = None,
     *,
-    restart: bool = False,
+    restart: bool | Sequence[str] = False,
     timm_format: bool = False,
     processes: Processes | None = None,
     command_line: Sequence[str] = (),
@@ -78,7 +79,7 @@ def run_leaderboard(
         suite: what to run.
         out: run directory. Settings that move a digit are fixed in it; networks can be added.
         data_dir: folder of the suite's data set, in the place of its own.
-        restart: forget what ``out`` holds.
+        restart: forget what ``out`` holds, or what it holds of some models: their names, or patterns.
         timm_format: write timm's files too.
         processes: this process among those of the run.
         command_line: for the environment file.
@@ -96,8 +97,9 @@ def run_leaderboard(
     )
     with settings_named(KEYS):
         data, measurements = agreed(lambda: _checked(suite, out, data_dir))
+    again = agreed(lambda: restarted(restart, [spec.title for spec in measurements.specs]))
     own_files = (TABLE_FILE, ENVIRONMENT_FILE)
-    with RunDirectory(out, _run_identity(suite), restart, processes.rank, own_files) as journal:
+    with RunDirectory(out, _run_identity(suite), again, processes.rank, own_files) as journal:
         run = _Run(suite, data, measurements, journal, timm_format=timm_format)
         if data is not None:
 

@@ -13,6 +13,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml, unknown_key
+from eca_zoo.weights.reported import Reported
 from eca_zoo.weights.weights_folder import local_manifest_path, site_manifest_path
 
 _logger = logging.getLogger(__name__)
@@ -68,48 +69,6 @@ class Resize(Strict, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= self.shorter <= self.longest:
             raise ValueError(f'shorter must be positive and at most longest, not {self.shorter} and {self.longest}')
-
-
-class ReportedAp(Strict, frozen=True):
-    """Average precisions on COCO in percent, for boxes or for masks."""
-
-    ap: float
-    ap50: float
-    ap75: float
-    ap_small: float
-    ap_medium: float
-    ap_large: float
-
-    def __post_init__(self) -> None:
-        for key in self.__struct_fields__:
-            _check_percentage(key, getattr(self, key))
-
-
-class Reported(Strict, frozen=True):
-    """What the authors reported: percentages, and ``params_m`` and ``gflops`` in the units of their table.
-
-    A classifier has ``top1`` and ``top5``, a detector ``box`` and, where it has masks, ``mask``.
-    """
-
-    source: str
-    top1: float | None = None
-    top5: float | None = None
-    box: ReportedAp | None = None
-    mask: ReportedAp | None = None
-    params_m: float | None = None
-    gflops: float | None = None
-
-    def __post_init__(self) -> None:
-        for key in ('top1', 'top5'):
-            if getattr(self, key) is not None:
-                _check_percentage(key, getattr(self, key))
-        if (self.top1 is None) != (self.top5 is None) or (self.top1 is None) == (self.box is None):
-            raise ValueError('reported are top1 and top5 of a classifier, or box of a detector')
-
-
-def _check_percentage(key: str, value: float) -> None:
-    if not 0 <= value <= 100:
-        raise ValueError(f'{key} is a percentage, not {value}')
 
 
 class AuthorsFile(Strict, frozen=True):

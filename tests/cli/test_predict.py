@@ -8,13 +8,12 @@ import pyarrow.parquet
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from eca_zoo.cli import main
-from eca_zoo.harness.accuracy.classifying import class_names, classify
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.accuracy.unlabelled.classifying import class_names, classify
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from tests.harness.image_sets import MODEL, write_folder
@@ -38,7 +37,9 @@ def test_guesses_are_those_of_an_evaluation(folder, tmp_path):
         predictions=tmp_path / 'evaluated.parquet',
     )  # fmt: skip
     expected = pyarrow.parquet.read_table(tmp_path / 'evaluated.parquet').to_pylist()
-    assert [image['file'] for image in found] == [str(folder / row['file'].removeprefix(f'{folder}/')) for row in expected]
+    assert [image['file'] for image in found] == [
+        str(folder / row['file'].removeprefix(f'{folder}/')) for row in expected
+    ]
     for image, row in zip(found, expected, strict=True):
         assert [entry['class'] for entry in image['classes']] == row['top5_classes']
         assert [np.float32(entry['probability']) for entry in image['classes']] == row['top5_probabilities']
@@ -132,5 +133,7 @@ def test_logits_that_are_no_numbers_are_said(folder, tmp_path, capsys):
 
 
 def test_it_is_called_from_python_too(folder):
-    [first, *_] = classify(ModelSpec(MODEL), sorted(folder.rglob('*.png')), EvalSettings(workers=0, device='cpu'), topk=99)
+    [first, *_] = classify(
+        ModelSpec(MODEL), sorted(folder.rglob('*.png')), EvalSettings(workers=0, device='cpu'), topk=99
+    )
     assert sum(guess.probability for guess in first.guesses) == pytest.approx(1)

@@ -134,7 +134,7 @@ def test_wrong_results_are_named(tmp_path, task, change, message):
     entries = of_task(results, task)
     entries[2] = {key: value for key, value in {**entries[2], **change}.items() if value is not None}
     path = write(tmp_path / 'results.json', entries)
-    with pytest.raises(InputError, match='results.json: ') as error:
+    with pytest.raises(InputError, match=r'results\.json: ') as error:
         read_results(path, task)
     assert message in str(error.value)
 

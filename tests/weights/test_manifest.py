@@ -18,8 +18,6 @@ from eca_zoo.weights.manifest import (
     Checkpoint,
     Manifest,
     ManifestError,
-    Reported,
-    ReportedAp,
     Source,
     dump_manifest,
     load_manifest,
@@ -28,6 +26,7 @@ from eca_zoo.weights.manifest import (
     read_manifest,
     usable_manifest,
 )
+from eca_zoo.weights.reported import Reported, ReportedAp
 
 NAME = 'eca_resnet50.k3557_in1k'
 SHA256 = 'a' * 64

@@ -1,6 +1,5 @@
 """Detectors over the images of a set: each is read and decoded once, and resized once for all that share a resize."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,9 @@ from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.detection.networks.transform import DetectionTransform, ResizedImage
 from eca_zoo.detection.run_lengths import RunLengths
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
+from eca_zoo.harness.data.batches import start_method
 from eca_zoo.harness.machine.devices import autocast
+from eca_zoo.harness.resume.signals import leave_signals_to_parent
 
 #: Images of a block, the unit that processes share out and that a journal records.
 BLOCK_SIZE = 4
@@ -196,6 +197,7 @@ def _loader(
     loader = DataLoader(
         _Blocks(data, transforms), batch_size=None, sampler=list(blocks), num_workers=min(workers, len(blocks)),
         collate_fn=_unchanged, worker_init_fn=_prepare_worker, generator=torch.Generator(),
+        multiprocessing_context=start_method() if workers else None,
     )  # fmt: skip
     for block, images, error in loader:
         if error:
@@ -210,5 +212,4 @@ def _unchanged(block: object) -> object:
 def _prepare_worker(worker_id: int) -> None:
     """Leave signals to the main process, which stops its workers after it has saved what was found."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_signals_to_parent()

@@ -28,8 +28,17 @@ from eca_zoo.detection.evaluation.passes import (
 from eca_zoo.detection.evaluation.results import DetectorResult, Progress, TaskResult
 from eca_zoo.errors import EcaZooError, InputError, one_line
 from eca_zoo.files import replacing
-from eca_zoo.harness.machine.devices import numeric_flags
-from eca_zoo.harness.machine.processes import Processes, agreed, current, from_main, gather, local_device, shard
+from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.processes import (
+    Processes,
+    agreed,
+    check_own_devices,
+    current,
+    from_main,
+    gather,
+    local_device,
+    shard,
+)
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 
@@ -80,8 +89,9 @@ def evaluate_detectors(
     processes = current()
     run = _Run(data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks))
     run.settings = agreed(lambda: run.checked(models, settings or DetectorSettings(), baseline))
+    agreed(lambda: check_own_devices(torch.device(run.settings.device)))
     _say(data.annotations.remarks, processes)
-    with numeric_flags(run.settings.precision), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+    with numeric_flags(run.settings.precision, search=False, deterministic=True):
         run.find(models)
     if processes.is_main:
         run.judge(models, resamples, seed, baseline)
@@ -134,7 +144,7 @@ class _Run:
         except StoppedError:
             where = f'what was found is in {self.journal.path}; the same command continues' if self.journal else ''
             text = f'stopped by {self.stop.signal_name}; {where or "nothing was kept; --run-dir DIR would keep it"}'
-            raise InterruptedRunError(text, is_said_elsewhere=not self.processes.is_main) from None
+            raise InterruptedRunError(text, not self.processes.is_main, self.stop.signal_name or 'SIGINT') from None
         for member in members:
             self._collect(member, before[member.title][1])
 
@@ -192,7 +202,7 @@ class _Run:
                     # A process that outlived its run may have recorded blocks that were run again since.
                     if blocks.isdisjoint(partial['blocks']):
                         blocks.update(partial['blocks'])
-                        found[title][1].append(partial['file'])
+                        found[title][1].append(partial['predictions'])
                 found[title][0].extend(sorted(blocks))
         blocks_alone = from_main({title: blocks for title, (blocks, _) in found.items()})
         return {title: (blocks_alone[title], found[title][1]) for title in titles}
@@ -205,7 +215,7 @@ class _Run:
             path = self.journal.predictions / f'{self.processes.rank:05d}-{uuid.uuid4().hex}.pt'
             with replacing(path, '--run-dir') as temporary:
                 torch.save(part, temporary)
-            self.journal.record_partial(f'{_TABLE}/{member.title}', {'blocks': blocks, 'file': path.name})
+            self.journal.record_partial(f'{_TABLE}/{member.title}', {'blocks': blocks, 'predictions': path.name})
 
     def _shown(self, detectors: int) -> Callable[[int], None]:
         total, size = len(self.data), self.processes.world_size

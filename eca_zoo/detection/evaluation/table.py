@@ -1,14 +1,16 @@
 """The table of detectors, a row for each detector and task: its columns, and the rows of results."""
 
-import csv
-import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from eca_zoo.detection.complexity import DetectorComplexity
 from eca_zoo.detection.evaluation.average_precision import FIGURES
 from eca_zoo.detection.evaluation.detections import Task
 from eca_zoo.detection.evaluation.results import DetectorResult, TaskResult
+from eca_zoo.harness.table.results_file import ResultsFile
 from eca_zoo.weights.manifest import Entry, load_manifest
 
 # Name of the set that the authors' figures are of.
@@ -67,6 +69,7 @@ COLUMNS = (
     ),
     CocoColumn('error', '', 'why there are no figures'),
 )  # fmt: skip
+_COUNTS = ('num_images', 'params')
 _BY_NAME = {column.name: column for column in COLUMNS}
 
 
@@ -139,26 +142,44 @@ def cell(name: str, value: Any) -> str:
     return format(value, _BY_NAME[name].spec)
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as CSV text with all columns."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([column.name for column in COLUMNS])
-    writer.writerows([cell(column.name, row.get(column.name)) for column in COLUMNS] for row in rows)
-    return text.getvalue()
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table with all columns; what is not known is missing."""
+    frame = pd.DataFrame.from_records([{c.name: row.get(c.name) for c in COLUMNS} for row in rows])
+    types = {c.name: 'Float64' if c.spec else 'Int64' if c.name in _COUNTS else 'string' for c in COLUMNS}
+    return frame.astype(types) if len(frame) else pd.DataFrame(columns=list(types)).astype(types)
 
 
-def per_class_csv(results: Sequence[DetectorResult], categories: Mapping[int, str]) -> str:
-    """AP, AP50 and AP75 in percent of each category as CSV text; empty for a category without objects."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['model', 'task', 'category_id', 'category', 'ap', 'ap50', 'ap75'])
-    for result in results:
-        for task, one in result.tasks.items():
-            for number, figures in one.per_category.items():
-                values = [f'{100 * value:.3f}' if value >= 0 else '' for value in figures.values()]
-                writer.writerow([result.model, task, number, categories[number], *values])
-    return text.getvalue()
+def write_table(file: ResultsFile, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table in the format of ``file``.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    names = [column.name for column in COLUMNS]
+    cells = pd.DataFrame([[cell(name, row.get(name)) for name in names] for row in rows], columns=names, dtype=object)
+    known = [{name: row[name] for name in names if row.get(name) is not None} for row in rows]
+    file.write(frame_of(rows), cells, json.dumps(known, indent=4) + '\n')
+
+
+def write_per_class(file: ResultsFile, results: Sequence[DetectorResult], categories: Mapping[int, str]) -> None:
+    """Write AP, AP50 and AP75 in percent of each category; missing for a category without objects.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    names = ['model', 'task', 'category_id', 'category', 'ap', 'ap50', 'ap75']
+    rows = [
+        (result.model, task, number, categories[number], *(100 * f if f >= 0 else None for f in figures.values()))
+        for result in results
+        for task, one in result.tasks.items()
+        for number, figures in one.per_category.items()
+    ]
+    types = dict.fromkeys(names, 'string') | {'category_id': 'Int64'} | dict.fromkeys(names[4:], 'Float64')
+    frame = pd.DataFrame.from_records(rows, columns=names).astype(types)
+    cells = frame.astype(object).where(frame.notna(), '')
+    for name in names[4:]:
+        cells[name] = ['' if pd.isna(value) else f'{value:.3f}' for value in frame[name]]
+    file.write(frame, cells, frame.to_json(orient='records', indent=2, force_ascii=False) + '\n')
 
 
 def to_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -206,13 +206,14 @@ def make_loader(
         worker_init_fn=_prepare_worker,
         pin_memory=pin_memory,
         # Without one, the loader would fix the process's own start method for good.
-        multiprocessing_context=_start_method() if num_workers else None,
+        multiprocessing_context=start_method() if num_workers else None,
         # Without one, the loader would draw from torch's global random state.
         generator=torch.Generator(),
     )
 
 
-def _start_method() -> str:
+def start_method() -> str:
+    """How processes of a loader start: as the process has chosen, or by the platform's default."""
     return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 

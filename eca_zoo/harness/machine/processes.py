@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
+from eca_zoo.harness.machine.connection import connect
 from eca_zoo.harness.machine.devices import hardware_id, hardware_name, resolve_device
 
 _logger = logging.getLogger(__name__)
@@ -136,10 +137,12 @@ def process_group(
         return
     try:
         with while_waiting():
-            dist.init_process_group('gloo', timeout=_PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        text = ' '.join(str(error).split())
-        raise RunError(f'process {processes.rank} cannot reach the others: {text}; start with torchrun') from None
+            connect(processes.rank, processes.world_size, _PATIENCE)
+    except RunError as error:
+        # Once a machine: each has a log of its own.
+        if processes.local_rank:
+            raise ErrorElsewhere(str(error), error.exit_code) from error
+        raise
     _logger.info('process %d of %d on %s: %s', processes.rank, processes.world_size, socket.gethostname(), _affinity())
     before = _while_waiting.set(while_waiting)
     try:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from eca_zoo.errors import EcaZooError, InputError
-from eca_zoo.files import storage_error
+from eca_zoo.files import replacing, storage_error
 from eca_zoo.harness.machine.processes import agreed
 from eca_zoo.harness.resume.lock import RunLock
 
@@ -40,7 +40,7 @@ class RunDirectory:
         self,
         path: Path,
         identity: Mapping[str, Any],
-        restart: bool = False,
+        restart: bool | Sequence[str] = False,
         rank: int = 0,
         files: Sequence[str] = (),
     ) -> None:
@@ -49,7 +49,7 @@ class RunDirectory:
         Args:
             path: the folder; it is made if it is not there.
             identity: JSON values that fix what the run's numbers are: the same folder takes no other.
-            restart: forget what the folder holds.
+            restart: forget what the folder holds, or what it holds of the models with these titles.
             rank: number of this process.
             files: names of files that every such run writes there; they go when a run is begun anew.
         """
@@ -83,9 +83,11 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if self._rank == 0:
                 self._lock.acquire()
-                if self._restart:
+                if self._restart is True:
                     self._clear()
                 self._records = self._read_all()
+                if self._restart and self._restart is not True:
+                    self._forget(self._restart)
         except OSError as error:
             raise storage_error(self.path, error, '--run-dir') from None
 
@@ -113,9 +115,11 @@ class RunDirectory:
                 differences = _differences(record['identity'], wanted)
                 if differences:
                     more = f'; and {len(differences) - _SHOWN} more' if len(differences) > _SHOWN else ''
+                    title = part.partition('/')[2]
+                    alone = f', --restart {title} to measure that model alone' if title else ''
                     raise InputError(
                         f'{self.path}: it holds a run with {"; ".join(differences[:_SHOWN])}{more}; use another '
-                        'folder, or --restart to begin anew'
+                        f'folder{alone}, or --restart to begin anew'
                     )
                 return
         self._append({'kind': 'identity', 'part': part, 'version': _VERSION, 'identity': wanted})
@@ -205,6 +209,21 @@ class RunDirectory:
         except OSError:
             pass
 
+    def _forget(self, titles: Sequence[str]) -> None:
+        """Remove the records of some models; as above, the main process's journal goes last."""
+        lost = [record for record in self._records if _model_of(record) in titles]
+        self._records = [record for record in self._records if _model_of(record) not in titles]
+        for path in reversed(self._journals()):
+            records, _ = _read(path)
+            kept = [record for record in records if _model_of(record) not in titles]
+            if len(kept) < len(records):
+                with replacing(path, '--run-dir') as temporary:
+                    temporary.write_text(''.join(map(_line, kept)), encoding='utf-8')
+        names = [record['partial'].get('predictions') for record in lost if record['kind'] == 'partial']
+        for name in names:
+            if name is not None and _PREDICTION.fullmatch(name):
+                (self.path / _PREDICTIONS / name).unlink(missing_ok=True)
+
     def _journals(self) -> list[Path]:
         return sorted(path for path in self.path.glob('journal-*.jsonl') if _JOURNAL.fullmatch(path.name))
 
@@ -249,9 +268,8 @@ class RunDirectory:
 
     def _append(self, record: dict[str, Any]) -> None:
         assert self._file is not None, 'the run directory is not open'
-        text = json.dumps(record, separators=(',', ':'))
         try:
-            self._file.write(f'{_checksum(text.encode())} {text}\n')
+            self._file.write(_line(record))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -261,6 +279,19 @@ class RunDirectory:
 
 def _checksum(text: bytes) -> str:
     return f'{zlib.crc32(text):08x}'
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, separators=(',', ':'))
+    return f'{_checksum(text.encode())} {text}\n'
+
+
+def _model_of(record: Mapping[str, Any]) -> str | None:
+    """Title of the model that a record is about, which ends the name of its part, or stands in its row."""
+    if record['kind'] == 'row':
+        row = record['row']
+        return row.get('model') or row.get('title') or record['key']
+    return record.get('part', '').partition('/')[2] or None
 
 
 def _text_of(line: bytes) -> bytes | None:

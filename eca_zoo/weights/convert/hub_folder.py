@@ -13,7 +13,8 @@ from timm.models._hub import save_config_for_hf
 from eca_zoo.errors import InputError
 from eca_zoo.files import encode_text, storage_error, write_atomically
 from eca_zoo.weights.convert.built import build_on_meta
-from eca_zoo.weights.manifest import Entry, Reported
+from eca_zoo.weights.manifest import Entry
+from eca_zoo.weights.reported import Reported
 
 _CITATION = """\
 @InProceedings{wang2020eca,

@@ -54,7 +54,9 @@ def test_the_figures_are_those_of_the_toolbox_for_the_results_that_are_written(c
         }
         expected = toolbox_evaluation(coco / 'annotations' / 'instances_val.json', found, row['task']).stats
         assert [row[name] for name in FIGURES] == [f'{100 * value:.3f}' if value >= 0 else '' for value in expected]
-        params = sum(tensor.numel() for key, tensor in load_file(weights).items() if '.running_' not in key and 'num_' not in key)
+        params = sum(
+            tensor.numel() for key, tensor in load_file(weights).items() if '.running_' not in key and 'num_' not in key
+        )
         assert (row['dataset'], row['num_images'], row['params']) == ('val', '10', str(params))
         assert float(row['ap_ci95']) >= 0
     with (tmp_path / 'classes.csv').open() as file:

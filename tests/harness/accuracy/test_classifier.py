@@ -146,7 +146,7 @@ def test_a_suite_takes_the_classes_from_the_head_and_its_messages_name_keys(pari
     assert error.endswith('or its number of classes with models[].num_classes 2')
     shutil.rmtree(tmp_path / 'run')
     [error] = board(text, tmp_path, folder).errors
-    assert 'the models.checkpoint of a network with 10 classes, or say which is which with data.class_map FILE' in error
+    assert 'the models[].checkpoint of a network with 10 classes, or say which is which with data.class_map' in error
     with pytest.raises(InputError, match=r'no class folders.*or give data.ground_truth FILE'):
         board(text, tmp_path, folder / 'validation' / '3')
 

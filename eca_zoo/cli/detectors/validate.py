@@ -1,25 +1,27 @@
 """``validate`` of detectors: the flags that fit, the table of COCO's figures, results in COCO's format."""
 
 import argparse
+import contextlib
 import fnmatch
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.flags import restart_of
 from eca_zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from eca_zoo.detection.coco_images import CocoSet
     from eca_zoo.detection.evaluation.results import DetectorResult
 
 # Flags of validate that mean the same for detectors, by the names of their values.
 _FITTING = {
-    'version', 'command', 'run', 'debug', 'verbose', 'default_of', 'no_counterpart', 'data', 'data_dir', 'split',
-    'model', 'checkpoint', 'num_classes', 'model_kwargs', 'workers', 'device', 'precision', 'amp', 'amp_dtype',
-    'model_dtype', 'channels_last', 'fuse', 'results_file', 'results_format', 'save_predictions', 'run_dir',
-    'record_every', 'restart', 'pretrained', 'retry', 'log_freq', 'seed', 'batch_size',
+    'version', 'command', 'run', 'debug', 'verbose', 'quiet', 'owns_process', 'print_completion', 'default_of',
+    'no_counterpart', 'data', 'data_dir', 'split', 'model', 'checkpoint', 'num_classes', 'model_kwargs', 'workers',
+    'device', 'precision', 'amp', 'amp_dtype', 'model_dtype', 'channels_last', 'fuse', 'results_file', 'results_format',
+    'predictions', 'per_class', 'run_dir', 'record_every', 'restart', 'pretrained', 'retry', 'log_freq', 'seed',
+    'batch_size',
 }  # fmt: skip
+DETECTOR_FLAGS = ('annotations', 'images', 'task', 'baseline', 'resamples', 'save_pictures')
 
 
 def add_flags(parser: Any) -> None:
@@ -28,7 +30,6 @@ def add_flags(parser: Any) -> None:
     group.add_argument('--annotations', metavar='FILE', type=Path, help='of the data set (default: below --data-dir)')
     group.add_argument('--images', metavar='DIR', type=Path, help='of the data set (default: below --data-dir)')
     group.add_argument('--task', choices=('bbox', 'segm'), help='boxes or masks (default: all that a detector has)')
-    group.add_argument('--per-class', metavar='FILE', type=Path, help='CSV: AP, AP50 and AP75 of each category')
     group.add_argument('--baseline', metavar='NAME', help='one of the models: differences to it, with intervals')
     group.add_argument(
         '--resamples', metavar='N', type=int, default=1000, help='of the intervals of AP; 0 for none (default: 1000)'
@@ -36,9 +37,6 @@ def add_flags(parser: Any) -> None:
     group.add_argument(
         '--save-pictures', metavar='N', type=int, help='draw the N worst images beside the --results-file or --run-dir'
     )
-
-
-DETECTOR_FLAGS = ('annotations', 'images', 'task', 'per_class', 'baseline', 'resamples', 'save_pictures')
 
 
 def are_detectors(names: Sequence[str]) -> bool:
@@ -79,48 +77,50 @@ def check_classifier_flags(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, precision: str) -> int:
     """Validate detectors."""
-    from eca_zoo.cli.coco_report import report
+    from eca_zoo.cli.detectors.report import files_of, report
     from eca_zoo.detection.coco_images import open_coco
     from eca_zoo.detection.evaluation.run import evaluate_detectors
     from eca_zoo.harness.machine.processes import agreed, process_group
-    from eca_zoo.harness.resume.journal import RunDirectory
     from eca_zoo.harness.resume.signals import stop_on_signals
     from eca_zoo.progress import ProgressBars
 
     others = [name for name in vars(args) if name not in _FITTING and name not in DETECTOR_FLAGS]
     _check(args, others, 'is for classifiers, and these models are detectors')
-    if args.restart and args.run_dir is None:
-        raise InputError('--restart is about a --run-dir; name one')
-    with stop_on_signals() as stop, process_group() as processes:
-        models, settings, data = agreed(
-            lambda: (
-                _specs(args),
-                _settings(args, precision),
-                open_coco(args.data_dir or args.data, args.split, args.annotations, args.images),
-            )
-        )
-        _check_output(args)
-        directory: Any = _NoDirectory()
-        if args.run_dir is not None:
-            directory = RunDirectory(args.run_dir, {'command': 'validate'}, args.restart, processes.rank)
-        with directory as journal, ProgressBars(processes.is_main) as bars:
+    with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
+        models, settings, files = agreed(lambda: (_specs(args), _settings(args, precision), files_of(args)))
+        data = agreed(lambda: open_coco(args.data_dir, args.split, args.annotations, args.images))
+        shown = processes.is_main and not args.quiet
+        with _directory(args, models, processes.rank) as journal, ProgressBars(shown) as bars:
             results = evaluate_detectors(
                 models, data, settings, tasks=(args.task,) if args.task else ('bbox', 'segm'),
                 resamples=args.resamples, seed=args.seed, baseline=args.baseline, journal=journal, stop=stop,
                 progress=lambda state: bars.show(state.part, state.done, state.total, unit=state.unit),
                 record_every=args.record_every,
             )  # fmt: skip
-            if processes.is_main:
-                _save(args, results, data)
-        return report(args, results, data) if processes.is_main else max(result.exit_code for result in results)
+        if not processes.is_main:
+            return exit_code(results)
+        return report(args, results, data, files)
 
 
-class _NoDirectory:
-    def __enter__(self) -> None:
-        return None
+def _directory(args: argparse.Namespace, models: Sequence[Any], rank: int) -> Any:
+    """The run directory that was asked for, or nothing, for a ``with`` statement."""
+    from eca_zoo.harness.machine.processes import agreed
+    from eca_zoo.harness.resume.journal import RunDirectory
+    from eca_zoo.harness.resume.restart import restarted
 
-    def __exit__(self, *exception: object) -> None:
-        return None
+    restart = restart_of(args)
+    if args.run_dir is None:
+        if restart:
+            raise InputError('--restart is about a --run-dir; name one')
+        return contextlib.nullcontext()
+    again = agreed(lambda: restarted(restart, [spec.title for spec in models]))
+    return RunDirectory(args.run_dir, {'command': 'validate'}, again, rank)
+
+
+def exit_code(results: Sequence['DetectorResult']) -> int:
+    """0 without errors; 2 if nothing but wrong input went wrong with every detector; else 1."""
+    codes = {result.exit_code for result in results}
+    return max(codes) if len(codes) == 1 else 1
 
 
 def _check(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
@@ -129,54 +129,21 @@ def _check(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
             raise InputError(f'--{name.replace("_", "-")} {what}; leave it out')
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    if args.save_pictures is not None and args.save_pictures < 1:
-        raise InputError(f'--save-pictures is a number of images, at least 1, not {args.save_pictures}')
-    if args.save_pictures is not None and args.run_dir is None and args.results_file is None:
-        raise InputError('--save-pictures puts them beside the --results-file or into the --run-dir; name one')
-    if args.resamples < 0:
-        raise InputError(f'--resamples is at least 0, not {args.resamples}')
-
-
 def _specs(args: argparse.Namespace) -> list[Any]:
     from eca_zoo.detection.evaluation.detector_spec import DetectorSpec, expand_detector_names
 
     names = expand_detector_names(args.model)
+    if args.resamples < 0:
+        raise InputError(f'--resamples is at least 0, not {args.resamples}')
     if args.checkpoint is not None and len(names) > 1:
         raise InputError(f'--checkpoint goes with one model, not with {len(names)}; name the one it belongs to')
     options = dict(args.model_kwargs)
     if args.num_classes is not None:
         options['num_classes'] = args.num_classes
-    return [DetectorSpec(name, args.checkpoint, options) for name in names]
+    return [DetectorSpec(name, path, options) for name in names for path in args.checkpoint or (None,)]
 
 
 def _settings(args: argparse.Namespace, precision: str) -> Any:
     from eca_zoo.detection.evaluation.detector_spec import DetectorSettings
 
     return DetectorSettings(args.device, precision, args.channels_last, args.fuse, args.workers)
-
-
-def _save(args: argparse.Namespace, results: Sequence['DetectorResult'], data: 'CocoSet') -> None:
-    """Write the results in COCO's format, and pictures."""
-    from eca_zoo.files import write_atomically
-
-    good = [result for result in results if result.detections is not None]
-    if args.save_predictions is not None:
-        for result in good:
-            for task in result.tasks:
-                assert result.detections is not None
-                path = results_path(args.save_predictions, result.model, task, len(good))
-                write_atomically(path, result.detections.to_json(task), '--save-predictions')
-    if args.save_pictures is not None:
-        from eca_zoo.detection.evaluation.worst import draw_worst
-
-        folder = (args.run_dir or args.results_file.parent) / 'pictures'
-        for result in good:
-            for path in draw_worst(result, data, folder / result.model, args.save_pictures):
-                print(path, file=sys.stderr)
-
-
-def results_path(given: Path, model: str, task: str, models: int) -> Path:
-    """Where the results of a model and task go: ``given`` with the task, and the model's name if there are several."""
-    stem = given.name.removesuffix('.json')
-    return given.with_name(f'{stem}{f".{model}" if models > 1 else ""}.{task}.json')

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import torch
 
 from eca_zoo.errors import InputError, RunError
-from eca_zoo.harness.accuracy.image_files import ImageFiles
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loading import load_network
 from eca_zoo.harness.accuracy.settings import EvalSettings
+from eca_zoo.harness.accuracy.unlabelled.image_files import ImageFiles
 from eca_zoo.harness.data.batches import Batch, Normalization, make_loader, number_of_blocks, on_device
 from eca_zoo.harness.data.labels import is_wordnet_id, read_class_map
-from eca_zoo.harness.machine.devices import autocast, numeric_flags, parameter_dtype
+from eca_zoo.harness.machine.devices import autocast, parameter_dtype
+from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.processes import agreed, current, gather, local_device, shard
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import label_names

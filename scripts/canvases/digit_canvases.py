@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from digits import HELD_OUT
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from eca_zoo.detection.run_lengths import encode
 
 SIZE = 128
+# Every fifth scan of a class is held out.
+HELD_OUT = 5
 _FEWEST, _MOST = 1, 6
 _SMALLEST, _LARGEST = 16, 48
 # A pixel of a scan belongs to the digit from here on; of 1.

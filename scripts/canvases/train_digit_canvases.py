@@ -6,6 +6,7 @@ package stays small; loading makes them float32.
 
 import argparse
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from eca_zoo.detection import create_detector
 from eca_zoo.progress import ProgressBars
 
-CHECKPOINT = Path(__file__).parents[1] / 'eca_zoo' / 'packaged' / 'checkpoints' / 'test_maskrcnn.digits.safetensors'
+CHECKPOINT = Path(__file__).parents[2] / 'eca_zoo' / 'packaged' / 'checkpoints' / 'test_maskrcnn.digits.safetensors'
 STEPS, BATCH_SIZE = 1500, 8
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, LARGEST_NORM = 0.02, 0.9, 1e-4, 10.0
 WARM_UP, DECAYS = 100, (0.70, 0.92)
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=STEPS, metavar='N', help=f'default: {STEPS}')
     parser.add_argument('--out', type=Path, default=CHECKPOINT, metavar='FILE', help='default: in the package')
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     detector = train(args.steps)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     state = {

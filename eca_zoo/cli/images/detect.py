@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.flags import add_device
+
 if TYPE_CHECKING:
     from eca_zoo.detection.networks.detectors import Detector
 
@@ -18,9 +20,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument('--out', metavar='DIR', type=Path, required=True, help='for the pictures and detections.json')
     parser.add_argument('--threshold', type=float, default=0.5, metavar='F', help='least score (default: 0.5)')
     parser.add_argument('--checkpoint', metavar='FILE', type=Path, help='weights in place of those of the name')
-    parser.add_argument('--fuse', action='store_true', help='run the form for inference: batch norms folded')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
-    parser.add_argument('--precision', default='fp32', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
+    add_device(parser)
     parser.set_defaults(run=_run)
 
 
@@ -33,8 +33,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     from eca_zoo.errors import InputError
     from eca_zoo.files import write_atomically
-    from eca_zoo.harness.accuracy.image_files import image_files
-    from eca_zoo.harness.machine.devices import numeric_flags
+    from eca_zoo.harness.accuracy.unlabelled.image_files import image_files
+    from eca_zoo.harness.machine.flags import numeric_flags
 
     if not 0 <= args.threshold <= 1:
         raise InputError(f'--threshold is from 0 to 1, not {args.threshold}')
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f'{args.out}: is a file; name a folder with --out')
     detector = load_detector(DetectorSpec(names[0], args.checkpoint), settings).module
     with numeric_flags(settings.precision):
-        found = _draw_all(detector, files, args.out, args.threshold, settings.precision)
+        found = _draw_all(detector, files, args.out, args.threshold, settings.precision, not args.quiet)
     text = json.dumps(found, indent=1, ensure_ascii=False) + '\n'
     write_atomically(args.out / 'detections.json', text.encode(), '--out')
     count = sum(len(image['detections']) for image in found)
@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _draw_all(
-    detector: 'Detector', files: Sequence[Path], out: Path, threshold: float, precision: str
+    detector: 'Detector', files: Sequence[Path], out: Path, threshold: float, precision: str, progress: bool
 ) -> list[dict[str, Any]]:
     """Draw what is found in each file; returns the detections."""
     import torch
@@ -71,7 +71,7 @@ def _draw_all(
     device = next(detector.parameters()).device
     found = []
     names = _picture_names(files)
-    with ProgressBars() as bars:
+    with ProgressBars(progress) as bars:
         for done, (file, name) in enumerate(zip(files, names, strict=True), 1):
             pixels = read_image(file)
             with torch.inference_mode(), autocast(precision, device):

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.flags import add_device, add_setting, add_workers
+
 if TYPE_CHECKING:
-    from eca_zoo.harness.accuracy.classifying import Classified
+    from eca_zoo.harness.accuracy.unlabelled.classifying import Classified
 
 _FORMATS = ('table', 'csv', 'json', 'parquet')
 
@@ -29,11 +31,11 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--preprocess', choices=('exact', 'fast'), default='exact', help="fast: nearly timm's pixels, in less time"
     )
-    parser.add_argument('--fuse', action='store_true', help='run the form for inference: batch norms folded')
-    parser.add_argument('-b', '--batch-size', metavar='N', type=int, help='images a step (default: 256; 16 on the CPU)')
-    parser.add_argument('-j', '--workers', metavar='N', type=int, help='processes that decode (default: by processors)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
-    parser.add_argument('--precision', default='fp32', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
+    add_device(parser)
+    add_setting(
+        parser, 'batch_size', '-b', metavar='N', type=int, help='images a step (default: 256 on a GPU, 16 on the CPU)'
+    )
+    add_workers(parser)
     parser.add_argument('--format', choices=_FORMATS, help="default: that of --out's extension, else table")
     parser.add_argument('--out', metavar='FILE', type=Path, help='default: standard output')
     parser.add_argument('--skip-bad-images', action='store_true', help='list images that cannot be decoded')
@@ -41,11 +43,11 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 
 def _run(args: argparse.Namespace) -> int:
-    from eca_zoo.cli.validate_detectors import are_detectors
+    from eca_zoo.cli.detectors.validate import are_detectors
     from eca_zoo.errors import InputError
-    from eca_zoo.harness.accuracy.classifying import classify
-    from eca_zoo.harness.accuracy.image_files import image_files
     from eca_zoo.harness.accuracy.settings import EvalSettings
+    from eca_zoo.harness.accuracy.unlabelled.classifying import classify
+    from eca_zoo.harness.accuracy.unlabelled.image_files import image_files
     from eca_zoo.harness.machine.processes import process_group
     from eca_zoo.progress import ProgressBars
 
@@ -57,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         device=args.device, precision=args.precision, fuse=args.fuse, preprocess=args.preprocess,
     )  # fmt: skip
     files = image_files(args.images)
-    with process_group() as processes, ProgressBars(processes.is_main) as bars:
+    with process_group() as processes, ProgressBars(processes.is_main and not args.quiet) as bars:
         classified = classify(
             _spec(args), files, settings, args.topk, args.class_map, args.skip_bad_images,
             lambda done, total: bars.show(args.model, done, total, unit='img'),
