@@ -7,8 +7,9 @@ from torch import nn
 from torchvision.models._api import BUILTIN_MODELS
 
 #: Those of ``eca_zoo.detection.networks.registry``, which is imported when one is made.
-NAMES = tuple(
-    f'{system}_eca_resnet{depth}_fpn' for system in ('fasterrcnn', 'maskrcnn', 'retinanet') for depth in (50, 101)
+NAMES = (
+    *(f'{system}_eca_resnet{depth}_fpn' for system in ('fasterrcnn', 'maskrcnn', 'retinanet') for depth in (50, 101)),
+    'test_maskrcnn',
 )
 
 

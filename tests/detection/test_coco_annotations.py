@@ -74,8 +74,14 @@ def test_a_wrong_entry_is_named(tmp_path, change, message):
         ([], 'it has no segmentation, which the evaluation of masks needs; evaluate boxes alone with --task bbox'),
         (None, 'it has no segmentation'),
         ({'size': [160, 120], 'counts': [19200]}, 'its segmentation is of [160, 120] pixels, and its image of [120'),
-        ({'size': [120, 160], 'counts': [5, 7]}, 'do not add up to its image of 120x160 pixels'),
-        ({'size': [120, 160], 'counts': '~'}, 'do not add up to its image of 120x160 pixels'),
+        (
+            {'size': [120, 160], 'counts': [5, 7]},
+            'the run lengths of its segmentation do not add up to its image',
+        ),
+        (
+            {'size': [120, 160], 'counts': '~'},
+            'the run lengths of its segmentation do not add up to its image',
+        ),
     ],
 )
 def test_a_wrong_mask_is_named_where_masks_are_compared(tmp_path, segmentation, message):
@@ -124,7 +130,7 @@ def test_an_annotation_that_the_toolbox_would_overlook_is_remarked_on(tmp_path):
     [
         ('bbox', {'bbox': None}, '[2]: it lacks the key `bbox`'),
         ('segm', {'segmentation': None}, '[2]: it lacks the key `segmentation`'),
-        ('segm', {'bbox': [1, 2, 3, 4]}, '[2]: it has a `bbox` too'),
+        ('segm', {'bbox': [1, 2, 3, 4]}, '[2]: it has both `segmentation` and `bbox`'),
         ('bbox', {'score': 'high'}, '[2]: Expected `float`, got `str`'),
         ('segm', {'segmentation': {'size': [3, 3], 'counts': '1'}}, '[2]: the run lengths of its segmentation do not'),
     ],

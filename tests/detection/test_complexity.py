@@ -29,7 +29,7 @@ def test_params_and_flops_are_the_published_ones(name):
 
 
 def test_every_detector_is_counted():
-    assert list_detectors() == list(COUNTS)
+    assert [name for name in list_detectors() if not name.startswith('test_')] == list(COUNTS)
 
 
 @pytest.mark.parametrize(('system', 'giga'), [('fasterrcnn', 207.07), ('maskrcnn', 275.58), ('retinanet', 239.32)])

@@ -24,7 +24,7 @@ FIGURES = ['ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large', 'ar_1', 'a
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp('coco') / 'set')
+    return write_set(tmp_path_factory.mktemp('coco') / 'set', images=9)
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +57,7 @@ def test_the_figures_are_those_of_the_toolbox_for_the_results_that_are_written(c
         params = sum(
             tensor.numel() for key, tensor in load_file(weights).items() if '.running_' not in key and 'num_' not in key
         )
-        assert (row['dataset'], row['num_images'], row['params']) == ('val', '10', str(params))
+        assert (row['dataset'], row['num_images'], row['params']) == ('val', '9', str(params))
         assert float(row['ap_ci95']) >= 0
     with (tmp_path / 'classes.csv').open() as file:
         classes = list(csv.DictReader(file))
@@ -72,6 +72,8 @@ def test_the_figures_are_those_of_the_toolbox_for_the_results_that_are_written(c
 PROGRAM = """
 sys.path.insert(0, {root!r})
 from scripts.end_at import end_at
+import pandas, pycocotools.mask, torchvision
+import eca_zoo.detection.evaluation.run, eca_zoo.detection.evaluation.table
 
 def command(name):
     return ['validate', '-m', 'test_maskrcnn', '--checkpoint', {weights!r}, '--data-dir', {coco!r}, '--device', 'cpu',
@@ -110,7 +112,7 @@ print('CODES', *codes, validate('ended', 2)[0])
 """
     done = run_program(tmp_path / 'program.py', body)
     [line] = [line for line in done.stdout.splitlines() if line.startswith('CODES')]
-    assert line.split()[1:] == ['0', '-9', '-9', '130', '-9', '0']
+    assert line.split()[1:] == ['0', '-9', '-9', '143', '-9', '0']
     assert contents(tmp_path, 'ended') == contents(tmp_path, 'whole')
     assert 'stopped by SIGTERM; what was found is in' in done.stderr
 
@@ -135,7 +137,7 @@ def test_detectors_that_share_images_find_what_each_finds_alone(coco, weights, t
 def test_a_detector_that_fails_leaves_the_others_alone(coco, weights, tmp_path):
     good, bad = DetectorSpec(MODEL, weights, label='good'), DetectorSpec(MODEL, tmp_path / 'none', label='bad')
     results = evaluate_detectors([bad, good], open_coco(coco), DetectorSettings('cpu'), tasks=('bbox',), resamples=0)
-    assert results[0].error == f'bad: {tmp_path / "none"}: there is no such checkpoint; check --checkpoint'
+    assert results[0].error == f'{tmp_path / "none"}: there is no such checkpoint; check --checkpoint'
     assert (results[0].exit_code, results[1].error) == (2, None)
 
 
@@ -149,7 +151,7 @@ def edited(coco, tmp_path, change):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda truth: truth['images'][2].update(file_name='gone.png'), '1 of the 10 images of {file} are not there'),
+        (lambda truth: truth['images'][2].update(file_name='gone.png'), '1 of the 9 images of {file} are not there'),
         (lambda truth: truth['images'][0].update(height=160, width=120), 'it was turned after it was annotated'),
         (lambda truth: truth['categories'][0].update(id=2), 'category_id 3 is none of the 4 categories'),
         (lambda truth: truth['annotations'][1].pop('segmentation'), 'annotations[1] (id 2): it has no segmentation'),
@@ -175,28 +177,29 @@ def test_a_broken_image_is_named(coco, weights, tmp_path, capsys):
 def test_images_of_any_kind_are_read_as_they_are_stored(tmp_path, mode):
     folder = write_set(tmp_path / 'set', images=1)
     path = folder / 'val' / '000.png'
-    image = Image.open(path)
+    original = Image.open(path)
     if mode == 'I;16':
-        image = Image.fromarray(np.asarray(image.convert('L')).astype(np.uint16) * 257)
-    converted = image if mode == 'I;16' else image.convert(mode)
+        grey = original.convert('L')
+        converted, expected = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), grey.convert('RGB')
+    else:
+        converted, expected = original.convert(mode), original.convert(mode).convert('RGB')
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    converted.save(path, 'TIFF' if mode == 'CMYK' else 'PNG', exif=exif)
+    converted.save(path, 'JPEG' if mode == 'CMYK' else 'PNG', exif=exif)
+    if mode == 'CMYK':
+        expected = Image.open(path).convert('RGB')
     pixels = open_coco(folder).read(0)
     assert tuple(pixels.shape) == (3, 120, 160)
-    expected = np.asarray(image.convert('L')) if mode == 'L' else np.asarray(image) // 257
-    if mode not in ('L', 'I;16'):
-        expected = np.asarray(Image.open(path).convert('RGB'))
-    assert np.array_equal(pixels[0].numpy(), expected[..., 0] if expected.ndim == 3 else expected)
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), expected)
 
 
 def test_a_detector_of_other_categories_is_refused(coco, weights, tmp_path, capsys):
-    five = write_checkpoint(tmp_path / 'five.safetensors', classes=5)
-    assert validate(coco, five) == 2
-    assert (
-        'test_maskrcnn@five.safetensors does not know the category 7 (dog); it has 5: 1, 2, 3'
-        in capsys.readouterr().err
-    )
+    two = write_checkpoint(tmp_path / 'two.safetensors', classes=2)
+    assert validate(coco, two) == 2
+    assert 'test_maskrcnn@two.safetensors does not know the category 3 (cat); it has 2: 1, 2' in capsys.readouterr().err
+    nine = write_checkpoint(tmp_path / 'nine.safetensors', classes=9)
+    assert validate(coco, nine) == 2
+    assert "the category 3 is 'cat' there and '3' for test_maskrcnn@nine.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
