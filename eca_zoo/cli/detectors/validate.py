@@ -72,7 +72,7 @@ def check_classifier_flags(args: argparse.Namespace) -> None:
     Raises:
         InputError: there is one.
     """
-    _check(args, DETECTOR_FLAGS, 'is for detectors, and these models are classifiers')
+    check_defaults(args, DETECTOR_FLAGS, 'is for detectors, and these models are classifiers')
 
 
 def run(args: argparse.Namespace, precision: str) -> int:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, precision: str) -> int:
     from eca_zoo.progress import ProgressBars
 
     others = [name for name in vars(args) if name not in _FITTING and name not in DETECTOR_FLAGS]
-    _check(args, others, 'is for classifiers, and these models are detectors')
+    check_defaults(args, others, 'is for classifiers, and these models are detectors')
     with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
         models, settings, files = agreed(lambda: (_specs(args), _settings(args, precision), files_of(args)))
         data = agreed(lambda: open_coco(args.data_dir, args.split, args.annotations, args.images))
@@ -123,7 +123,12 @@ def exit_code(results: Sequence['DetectorResult']) -> int:
     return max(codes) if len(codes) == 1 else 1
 
 
-def _check(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
+def check_defaults(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    """Refuse flags that were given another value than their default.
+
+    Raises:
+        InputError: there is one; ``what`` is the matter with it.
+    """
     for name in names:
         if getattr(args, name) != args.default_of(name):
             raise InputError(f'--{name.replace("_", "-")} {what}; leave it out')

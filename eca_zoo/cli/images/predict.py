@@ -84,7 +84,7 @@ def _format(args: argparse.Namespace) -> str:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
-            raise InputError("--format parquet needs pyarrow: pip install 'eca-zoo[predictions]'") from None
+            raise InputError('--format parquet needs pyarrow: pip install pyarrow') from None
     return kind
 
 

@@ -103,7 +103,7 @@ def toolbox_masks() -> Any:
     try:
         from pycocotools import mask
     except ImportError:
-        raise InputError("COCO's evaluation needs pycocotools: pip install 'eca-zoo[detection]'") from None
+        raise InputError("COCO's evaluation needs pycocotools: pip install pycocotools") from None
     return mask
 
 

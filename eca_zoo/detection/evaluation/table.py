@@ -10,6 +10,7 @@ from eca_zoo.detection.complexity import DetectorComplexity
 from eca_zoo.detection.evaluation.average_precision import FIGURES
 from eca_zoo.detection.evaluation.detections import Task
 from eca_zoo.detection.evaluation.results import DetectorResult, TaskResult
+from eca_zoo.detection.speed import DetectorSpeed
 from eca_zoo.harness.table.results_file import ResultsFile
 from eca_zoo.weights.manifest import Entry, load_manifest
 
@@ -67,22 +68,37 @@ COLUMNS = (
         'gmacs', '10^9',
         'multiply-adds of that image in convolutions and linear layers, a transposed convolution by its input', '.4f',
     ),
+    CocoColumn(
+        'samples_per_sec', 'images/s', 'images a second, one by one, from decoded pixels to boxes and run lengths: '
+        'median of the rounds', '.3f', 'img/s',
+    ),
+    CocoColumn('spread_percent', '%', 'interquartile range of the rounds, of their median', '.1f', '+/- %'),
+    CocoColumn(
+        'relative_throughput', '', 'median over the rounds of images a second over the baseline\'s in the same round',
+        '.3f', 'ratio',
+    ),
+    CocoColumn('peak_memory_mb', '2^20 bytes', 'most memory that CUDA tensors took, weights included', '.0f', 'MiB'),
+    CocoColumn('timed_detections', '', 'objects that were found in the image that was timed'),
     CocoColumn('error', '', 'why there are no figures'),
 )  # fmt: skip
-_COUNTS = ('num_images', 'params')
+_COUNTS = ('num_images', 'params', 'timed_detections')
 _BY_NAME = {column.name: column for column in COLUMNS}
 
 
-def rows_of(results: Sequence[DetectorResult]) -> list[dict[str, Any]]:
+def rows_of(results: Sequence[DetectorResult], speeds: Sequence[DetectorSpeed] = ()) -> list[dict[str, Any]]:
     """A row for each detector and task; what is not known is absent."""
-    rows = []
+    rows, timed = [], {speed.model: speed for speed in speeds}
     for result in results:
-        shared: dict[str, Any] = {'model': result.model, 'dataset': result.dataset}
+        shared: dict[str, Any] = {'model': result.model, 'dataset': result.dataset or None}
         if result.complexity is not None:
-            shared |= _complexity_cells(result.complexity)
+            shared |= complexity_cells(result.complexity)
+        if result.model in timed:
+            shared |= speed_cells(timed[result.model])
         if result.error is not None:
-            rows.append({**shared, 'error': result.error})
-        shared |= {'num_images': result.num_images, 'weights_sha256': result.weights_sha256}
+            shared['error'] = result.error
+            if not result.tasks:
+                rows.append(shared)
+        shared |= {'num_images': result.num_images or None, 'weights_sha256': result.weights_sha256}
         for task, figures in result.tasks.items():
             measured = _measured_cells(figures)
             reported = _reported_cells(result, task, measured.get('ap'))
@@ -100,7 +116,19 @@ def _measured_cells(result: TaskResult) -> dict[str, Any]:
     return cells
 
 
-def _complexity_cells(counts: DetectorComplexity) -> dict[str, Any]:
+def speed_cells(speed: DetectorSpeed) -> dict[str, Any]:
+    """What was timed, or why it was not."""
+    if speed.error is not None:
+        return {'error': speed.error}
+    return {
+        'samples_per_sec': speed.samples_per_sec, 'spread_percent': speed.spread_percent,
+        'relative_throughput': speed.relative, 'peak_memory_mb': speed.peak_memory_mb,
+        'timed_detections': speed.detections,
+    }  # fmt: skip
+
+
+def complexity_cells(counts: DetectorComplexity) -> dict[str, Any]:
+    """What was counted, in the units of the table."""
     return {
         'params_m': counts.trained_params / 1e6, 'gflops': counts.flops / 1e9, 'params': counts.params,
         'gmacs': counts.macs / 1e9,
@@ -155,10 +183,18 @@ def write_table(file: ResultsFile, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    known = [{c.name: row[c.name] for c in COLUMNS if row.get(c.name) is not None} for row in rows]
+    file.write(frame_of(rows), _cells_of(rows), json.dumps(known, indent=4) + '\n')
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as CSV text with all columns."""
+    return _cells_of(rows).to_csv(index=False, lineterminator='\n')
+
+
+def _cells_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     names = [column.name for column in COLUMNS]
-    cells = pd.DataFrame([[cell(name, row.get(name)) for name in names] for row in rows], columns=names, dtype=object)
-    known = [{name: row[name] for name in names if row.get(name) is not None} for row in rows]
-    file.write(frame_of(rows), cells, json.dumps(known, indent=4) + '\n')
+    return pd.DataFrame([[cell(name, row.get(name)) for name in names] for row in rows], columns=names, dtype=object)
 
 
 def write_per_class(file: ResultsFile, results: Sequence[DetectorResult], categories: Mapping[int, str]) -> None:

@@ -56,10 +56,10 @@ class Timer:
         self._runner = Runner(self._spec, settings)
         self.input_size = self._runner.input_size
         self._fit(settings.batch_size or 1)
-        seconds = _time_steps(self._runner.step, 1, device)
+        seconds = time_steps(self._runner.step, 1, device)
         # A slow network is warm after fewer steps.
         while len(seconds) < settings.warmup_steps and sum(seconds) < 2 * settings.round_seconds:
-            seconds += _time_steps(self._runner.step, 1, device)
+            seconds += time_steps(self._runner.step, 1, device)
         self._steps = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
         if on_cuda:
             self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before) / 2**20
@@ -74,7 +74,7 @@ class Timer:
             try:
                 runner.prepare(batch_size)
                 with _room_to_compile() if settings.compile else contextlib.nullcontext():
-                    _time_steps(runner.step, 1, runner.device)
+                    time_steps(runner.step, 1, runner.device)
                 return
             except (RuntimeError, MemoryError) as error:
                 if batch_size == 1 or not is_out_of_memory(error):
@@ -85,14 +85,14 @@ class Timer:
 
     def time_round(self) -> list[float]:
         """Seconds of each step of a round."""
-        return _time_steps(self._runner.step, self._steps, self._runner.device)
+        return time_steps(self._runner.step, self._steps, self._runner.device)
 
     def close(self) -> None:
         """Let go of the network."""
         self.__dict__.pop('_runner', None)
 
 
-def _time_steps(step: Step, count: int, device: torch.device) -> list[float]:
+def time_steps(step: Step, count: int, device: torch.device) -> list[float]:
     """Seconds of each of ``count`` steps: between events on CUDA, else by the clock, after the device is done."""
     if device.type == 'cuda':
         with torch.cuda.device(device):
