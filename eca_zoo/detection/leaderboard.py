@@ -24,6 +24,8 @@ from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.restart import restarted
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.harness.table.files import write_text
+from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
+from eca_zoo.weights.manifest import usable_manifest
 
 TABLE_FILE, ENVIRONMENT_FILE = 'coco.csv', 'environment.json'
 _THROUGHPUT = 'throughput'
@@ -115,7 +117,8 @@ def _not_evaluated(spec: DetectorSpec) -> DetectorResult:
 
 def _with_complexity(spec: DetectorSpec, result: DetectorResult) -> DetectorResult:
     """``result`` with counts, and with empty figures of the tasks that its detector has, if it has none."""
-    complexity = result.complexity or detector_complexity(spec.name, **spec.options)
+    name = expand_checkpoint_names([spec.name], usable_manifest())[0]
+    complexity = result.complexity or detector_complexity(name, **spec.options)
     tasks = result.tasks or {task: TaskResult({}, {}) for task in (TASKS if _has_masks(spec) else TASKS[:1])}
     return dataclasses.replace(result, complexity=complexity, tasks=tasks)
 

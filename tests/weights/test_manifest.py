@@ -110,8 +110,8 @@ def test_manifest_survives_writing_and_reading() -> None:
         (
             'checksum',
             1,
-            f'models.{NAME}.checksum: unknown key; there are num_classes, dataset, transform, license, kernel_sizes, '
-            'description, paper, notes, reported, original, checkpoint',
+            f'models.{NAME}.checksum: unknown key; there are num_classes, dataset, license, transform, resize, '
+            'kernel_sizes, other_kernel_sizes, categories, description, paper, notes, reported, original, checkpoint',
         ),
         (
             'checkpoint.sha1',
