@@ -10,6 +10,7 @@ import pytest
 
 from eca_zoo.cli import COMMANDS, build_parser, main
 from tests.harness.image_sets import MODEL, write_folder
+from tests.spawning import run_python
 
 SCRIPT = Path(sys.executable).with_name('eca-zoo')
 
@@ -180,9 +181,8 @@ def test_a_broken_local_manifest_is_refused_in_one_line_that_names_file_and_key(
 def test_a_broken_local_manifest_does_not_keep_the_package_from_being_imported(tmp_path):
     path = tmp_path / 'weights_manifest.yaml'
     path.write_text('version: 1\nmodels:\n  eca_resnet18.mine: {num_clases: 3}\n')
-    program = [sys.executable, '-c', 'import timm, eca_zoo; print(timm.is_model("eca_resnet18"))']
-    environment = os.environ | {'ECA_ZOO_HOME': str(tmp_path)}
-    result = subprocess.run(program, capture_output=True, text=True, env=environment)
+    program = 'import timm, eca_zoo; print(timm.is_model("eca_resnet18"))'
+    result = run_python('-c', program, env=os.environ | {'ECA_ZOO_HOME': str(tmp_path)})
     assert (result.returncode, result.stdout) == (0, 'True\n')
     assert result.stderr.startswith(f'{path}: models.eca_resnet18.mine')
 

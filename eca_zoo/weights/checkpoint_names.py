@@ -28,25 +28,29 @@ def expand_checkpoint_names(patterns: Iterable[str], manifest: Manifest) -> list
 
 
 def _expand(pattern: str, manifest: Manifest) -> list[str]:
-    # Registering the networks warns of a manifest that is refused; whoever has read one knows.
-    import timm
-
-    from eca_zoo.models import list_architectures, list_zoo
-    from eca_zoo.models.patterns import is_pattern, match_networks, read_names, shortened
-
     if pattern == 'all':
         return [name for name, entry in manifest.models.items() if entry.checkpoint is not None]
-    if pattern == 'zoo':
-        return [name for network in list_zoo() for name in _expand(network.name, manifest)]
-    if pattern == 'plain':
-        raise InputError("'plain' stands for networks of timm's own, whose weights timm fetches by itself")
-    if pattern.endswith('.txt'):
-        return [name for line in read_names(Path(pattern)) for name in _expand(line, manifest)]
     if pattern in manifest.models:
         return [pattern]
     tags = manifest.tags(pattern)
     if tags:
         return [next((name for name in tags if manifest.models[name].checkpoint is not None), tags[0])]
+    if pattern == 'plain':
+        raise InputError("'plain' stands for networks of timm's own, whose weights timm fetches by itself")
+    return _expand_by_registry(pattern, manifest)
+
+
+def _expand_by_registry(pattern: str, manifest: Manifest) -> list[str]:
+    """What needs the networks, and with them torch: seconds that a checkpoint's own name does not take."""
+    import timm
+
+    from eca_zoo.models import list_architectures, list_zoo
+    from eca_zoo.models.patterns import is_pattern, match_networks, read_names, shortened
+
+    if pattern == 'zoo':
+        return [name for network in list_zoo() for name in _expand(network.name, manifest)]
+    if pattern.endswith('.txt'):
+        return [name for line in read_names(Path(pattern)) for name in _expand(line, manifest)]
     own = {architecture.name for architecture in list_architectures()}
     if is_pattern(pattern):
         # What is every checkpoint here is meant so.

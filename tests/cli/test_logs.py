@@ -1,14 +1,11 @@
 """The log of a command whose stderr is no terminal, as cron, systemd and schedulers keep it."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-import eca_zoo
 from tests.harness.image_sets import MODEL, write_folder
+from tests.spawning import run_python
 
 SUITE = """
 version: 1
@@ -26,10 +23,7 @@ def folder(tmp_path):
 
 def log(*arguments: object) -> list[str]:
     """The lines of stderr without the time that each begins with."""
-    done = subprocess.run(
-        [sys.executable, '-m', 'eca_zoo', *map(str, arguments)], capture_output=True, text=True, check=True,
-        cwd=Path(eca_zoo.__file__).parents[1],
-    )  # fmt: skip
+    done = run_python('-m', 'eca_zoo', *arguments, check=True)
     timed = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ')
     assert all(timed.match(line) for line in done.stderr.splitlines())
     return [timed.sub('', line) for line in done.stderr.splitlines()]

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 
 from eca_zoo.cli import main
 from tests.harness.image_sets import MODEL, write_folder
+from tests.spawning import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -280,9 +279,6 @@ def test_the_form_is_made_before_what_else_is_asked_for(folder, more, capsys):
 
 
 def test_the_script_in_the_root_is_the_command(folder):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'validate.py'), '-m', MODEL, str(folder), '-j', '1', '--device', 'cpu'],
-        capture_output=True, text=True, check=False, cwd=folder,
-    )  # fmt: skip
+    done = run_python(ROOT / 'validate.py', '-m', MODEL, folder, '-j', '1', '--device', 'cpu', cwd=folder)
     assert done.returncode == 0, done.stderr
     assert '100.0000' in done.stdout

@@ -3,9 +3,6 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -16,6 +13,7 @@ from eca_zoo.cli import main
 from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import Entry, Source, load_manifest
 from tests.reference_checkpoints import checkpoint
+from tests.spawning import run_python
 from tests.weights.helpers import NAME, entry_with
 from tests.weights.hub_server import HubServer
 
@@ -227,10 +225,7 @@ def test_question_is_asked_on_a_terminal_and_no_means_no(home: Path, capsys, mon
 
 def test_pickle_that_would_run_code_is_one_line_of_the_real_command(home: Path, tmp_path: Path) -> None:
     (tmp_path / 'evil.pth').write_bytes(b'cos\nsystem\n(S"touch executed"\ntR.')
-    command = [sys.executable, '-m', 'eca_zoo', 'convert', 'evil.pth']
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, 'PYTHONPATH': root}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_python('-m', 'eca_zoo', 'convert', 'evil.pth', cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, '')
     assert done.stderr == (
         'eca-zoo convert: error: evil.pth: refused, and nothing was executed: opening it would call os.system; a '

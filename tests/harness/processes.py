@@ -1,10 +1,10 @@
 """Programs of many processes for tests."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.harness.image_sets import MODEL
+from tests.spawning import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 # Starts processes as torchrun does, by its variables and with a store that another process keeps, so that its port is
@@ -80,6 +80,6 @@ def complaints(stderr: str) -> list[str]:
 def run_program(path: Path, body: str) -> subprocess.CompletedProcess:
     """Run ``body`` after the launcher's definitions."""
     path.write_text(LAUNCHER + body)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done

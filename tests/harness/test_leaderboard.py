@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from eca_zoo.harness.table import measurements
 from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import NAMES, to_frame
 from tests.harness.processes import ROOT, complaints, run_program
+from tests.spawning import run_python
 
 IMAGES = 60
 SUITE = """
@@ -80,10 +79,6 @@ def table(out):
 
 def untimed(out):
     return [{name: cell for name, cell in row.items() if name not in TIMED} for row in table(out)]
-
-
-def command(*arguments):
-    return [sys.executable, *map(str, arguments)]
 
 
 def test_a_run_writes_the_table_and_its_environment(first):
@@ -360,7 +355,6 @@ def test_wrong_input_of_two_processes_is_one_line(tmp_path, suite_file):
 def test_the_launcher_of_a_clone_runs_a_suite(tmp_path):
     root = Path(leaderboard.__file__).parents[2]
     (tmp_path / 'mine.yaml').write_text('version: 1\nmodels: [eca_resnet18]\n')
-    run = command('-m', 'benchmark', tmp_path / 'mine.yaml', f'--run-dir={tmp_path / "run"}')
-    process = subprocess.run(run, cwd=root, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+    done = run_python('-m', 'benchmark', tmp_path / 'mine.yaml', f'--run-dir={tmp_path / "run"}', cwd=root)
+    assert done.returncode == 0, done.stderr
     assert [row['params'] for row in table(tmp_path / 'run')] == ['11689556']

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from eca_zoo.models.resnet import RESNET
 from eca_zoo.resources import packaged_path
 from eca_zoo.weights.manifest import packaged_manifest
 from tests.reference_checkpoints import layouts
+from tests.spawning import run_python
 
 ROOT = Path(__file__).parents[2]
 RECORDS = {record.name: record for record in list_architectures()}
@@ -124,13 +124,12 @@ def test_a_network_more_is_one_record_more(tmp_path):
     environment = os.environ | {'ECA_ZOO_HOME': str(tmp_path / 'home'), 'PYTHONPATH': str(ROOT)}
     checkpoint = tmp_path / 'resnext.pth.tar'
 
-    def run(script: str) -> list[str]:
-        command = [sys.executable, '-c', script, str(checkpoint)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    def lines(script: str) -> list[str]:
+        done = run_python('-c', script, checkpoint, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    transform, converted, *_, header, row, pretrained, other = run(CONVERT)
+    transform, converted, *_, header, row, pretrained, other = lines(CONVERT)
     tag = 'eca_resnext50_32x4d.k3557'
     assert transform == 'bilinear 0.875 conv1 fc'
     assert converted == f'{tag}: kernel sizes [3, 5, 5, 7], 1000 classes'
@@ -139,6 +138,6 @@ def test_a_network_more_is_one_record_more(tmp_path):
     assert row.endswith(',here')
     assert pretrained == f"['{tag}'] []"
     assert other == 'eca_resnet50'
-    whole, adapted, verified = run(LOAD)
+    whole, adapted, verified = lines(LOAD)
     assert (whole, adapted) == ('1000 k3557 bilinear', '3 k3557 bilinear')
     assert verified.startswith(f'{tag}  ok  ')

@@ -4,8 +4,6 @@ import gc
 import hashlib
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -20,6 +18,7 @@ from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import AuthorsFile, Entry, ManifestError, Source, packaged_manifest
 from eca_zoo.weights.tensor_file import serialize
 from tests.reference_checkpoints import reference_state_dict
+from tests.spawning import run_python
 from tests.weights.helpers import NAME, entry_with
 
 
@@ -94,9 +93,7 @@ def test_forked_process_that_changes_weights_changes_its_own_alone(home: Path, c
         '    os._exit(7)\n'
         'print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), weight.equal(before), bool(before.any()))\n'
     )
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
-    command = [sys.executable, '-c', script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = run_python('-c', script, check=True)
     assert done.stdout == '7 True True\n'
 
 

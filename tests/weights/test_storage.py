@@ -18,6 +18,7 @@ from eca_zoo.weights.errors import FetchError
 from eca_zoo.weights.load import load_verified
 from eca_zoo.weights.manifest import Entry, Source
 from eca_zoo.weights.sources.fetch import fetch
+from tests.spawning import run_python
 from tests.weights.helpers import NAME, QUICK, broken_files, entry_with
 from tests.weights.hub_server import HubServer
 
@@ -61,11 +62,7 @@ def run_limited(body: str, url: str, home: Path, content: bytes) -> list[str]:
     """)
     reference = home.parent / 'content'
     reference.write_bytes(content)
-    command = [sys.executable, '-c', script, url, str(reference)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=root, env={**os.environ, 'PYTHONPATH': str(root)}
-    )
+    done = run_python('-c', script, url, reference)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

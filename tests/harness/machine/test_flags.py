@@ -1,14 +1,13 @@
 """torch's global flags: any state that a user leaves them in is accepted, and is there again afterwards."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from eca_zoo.harness.machine.flags import described_flags, numeric_flags
 from tests.harness.processes import ROOT
+from tests.spawning import run_python
 
 SETTINGS = (
     'pass',
@@ -70,7 +69,7 @@ for setting in {SETTINGS!r}:
     reason='needs processes that fork, and the settings that torch has since 2.9',
 )
 def test_any_setting_of_the_user_is_accepted_and_restored_and_float32_is_exact_meanwhile():
-    done = subprocess.run([sys.executable, '-c', SCRIPT], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = run_python('-c', SCRIPT, cwd=ROOT)
     assert (done.stdout, done.returncode) == ('', 0), done.stderr
 
 

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.resume.signals import InterruptedRunError, stop_on_signals
 from tests.harness.processes import run_program
+from tests.spawning import run_python
 
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -69,7 +68,7 @@ os.write(ask, b'x'), os.read(answers, 1)
 os.kill(child, signal.SIGTERM)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False)
+    done = run_python('-c', program)
     assert (done.stdout, done.stderr) == ('0\n', '')
 
 

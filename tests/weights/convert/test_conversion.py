@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -20,6 +17,7 @@ from eca_zoo.weights.errors import CheckpointError, ConvertNeededError, HashMism
 from eca_zoo.weights.local_manifest import local_manifest, record_entry
 from eca_zoo.weights.manifest import load_manifest, packaged_manifest
 from tests.reference_checkpoints import checkpoint, golden_input, layouts, reference_state_dict
+from tests.spawning import run_python
 
 GOLDEN = np.load(Path(__file__).parents[2] / 'data' / 'golden_logits.npz')
 SMALL = 'eca_mobilenetv2'  # 14 MB, and the one whose keys all change
@@ -111,17 +109,15 @@ def test_before_conversion_there_is_one_error_and_after_it_a_new_process_lists_a
         '    print(type(error).__name__)\n'
     )
 
-    def run() -> list[str]:
-        command = [sys.executable, '-c', script]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
-        return done.stdout.splitlines()
+    def listed() -> list[str]:
+        return run_python('-c', script, check=True).stdout.splitlines()
 
-    assert run() == ['[]', 'ConvertNeededError']
+    assert listed() == ['[]', 'ConvertNeededError']
     assert timm.list_pretrained('eca_mobilenet*') == []
     convert(original(SMALL, tmp_path))
     assert timm.list_pretrained('eca_mobilenet*') == ['eca_mobilenetv2.k13_in1k']  # in this process
     assert timm.is_model_pretrained('eca_mobilenetv2')
-    assert run() == ["['eca_mobilenetv2.k13_in1k']", 'torch.Size([7, 1280])']
+    assert listed() == ["['eca_mobilenetv2.k13_in1k']", 'torch.Size([7, 1280])']
 
 
 def test_kernel_sizes_that_the_manifest_does_not_list_get_a_tag_of_their_own(home: Path, tmp_path: Path) -> None:
