@@ -1,5 +1,6 @@
 """Suites of detectors: strict YAML files like those of classifiers, with the key ``detectors`` for ``models``."""
 
+import fnmatch
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class CocoSuite:
     Attributes:
         version: of the format, which is 1.
         detectors: names and patterns, in the order of the rows.
+        evaluated: detectors of the suite, or patterns, that run over the images; by default all.
         data_dir: folder into which COCO was unpacked; the command's goes before it.
         annotations: file in the place of the one below ``data_dir``.
         images: folder in the place of the one below ``data_dir``.
@@ -34,6 +36,7 @@ class CocoSuite:
 
     version: int
     detectors: tuple[str, ...]
+    evaluated: tuple[str, ...] | None = None
     data_dir: Path | None = None
     annotations: Path | None = None
     images: Path | None = None
@@ -62,6 +65,10 @@ class CocoSuite:
     def specs(self) -> list[DetectorSpec]:
         """The detectors that its names stand for."""
         return [DetectorSpec(name) for name in expand_detector_names(self.detectors)]
+
+    def is_evaluated(self, title: str) -> bool:
+        """Whether a detector runs over the images."""
+        return self.evaluated is None or any(fnmatch.fnmatch(title, pattern) for pattern in self.evaluated)
 
     def detector_settings(self, **flags: Any) -> DetectorSettings:
         """How its detectors run; ``flags`` that are not None go before."""

@@ -79,23 +79,29 @@ def run_coco_leaderboard(
     again = agreed(lambda: restarted(restart, [spec.title for spec in specs]))
     identity = {'command': 'leaderboard', 'of': 'detectors'}
     with RunDirectory(out, identity, again, processes.rank, (TABLE_FILE, ENVIRONMENT_FILE)) as journal:
-        results = [_not_evaluated(spec) for spec in specs]
-        if data is not None:
-            results = evaluate_detectors(
-                specs, data, settings, resamples=suite.resamples, seed=suite.seed, baseline=suite.baseline,
+        results = {spec.title: DetectorResult(spec.title, '') for spec in specs}
+        chosen = [spec for spec in specs if suite.is_evaluated(spec.title)]
+        ready = [spec for spec in chosen if _has_weights(spec)]
+        if data is not None and ready:
+            found = evaluate_detectors(
+                ready, data, settings, resamples=suite.resamples, seed=suite.seed, baseline=suite.baseline,
                 journal=journal, progress=report, stop=stop,
             )  # fmt: skip
+            results |= {result.model: result for result in found}
         gather(None)
         if not processes.is_main:
             return None
         environment = describe_environment(command_line) | {'data': data.fingerprints() if data is not None else None}
         write_text(out / ENVIRONMENT_FILE, json.dumps(environment, indent=2, default=str) + '\n')
-        complete = [_with_complexity(spec, result) for spec, result in zip(specs, results, strict=True)]
+        complete = [_with_complexity(spec, result) for spec, result in zip(specs, results.values(), strict=True)]
         _write(out, complete, [])
         speeds = _speeds(suite, specs, settings, journal, report, stop)
         rows = _write(out, complete, speeds)
     notes = [] if data is not None else ['no average precision: name the folder of COCO with --data-dir']
-    errors = [result.error for result in results if result.error is not None]
+    if data is not None and len(ready) < len(chosen):
+        names = ', '.join(spec.title for spec in chosen if spec not in ready)
+        notes = [f'average precision is empty: the weights need conversion (eca-zoo convert): {names}']
+    errors = [result.error for result in results.values() if result.error is not None]
     errors += [f'{speed.model}: {speed.error}' for speed in speeds if speed.error is not None]
     return CocoLeaderboard(rows, [out / TABLE_FILE, out / ENVIRONMENT_FILE], notes, errors)
 
@@ -111,8 +117,9 @@ def _checked(suite: CocoSuite, out: Path, data_dir: Path | None) -> tuple[list[D
     return specs, open_coco(root, suite.split, suite.annotations, suite.images)
 
 
-def _not_evaluated(spec: DetectorSpec) -> DetectorResult:
-    return DetectorResult(spec.title, '')
+def _has_weights(spec: DetectorSpec) -> bool:
+    manifest = usable_manifest()
+    return manifest.models[expand_checkpoint_names([spec.name], manifest)[0]].checkpoint is not None
 
 
 def _with_complexity(spec: DetectorSpec, result: DetectorResult) -> DetectorResult:
