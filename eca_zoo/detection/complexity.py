@@ -188,7 +188,7 @@ def detectors_as_markdown() -> str:
     )  # fmt: skip
     rows = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
     manifest = packaged_manifest()
-    for record in list_detector_architectures():
+    for record in (one for one in list_detector_architectures() if one.is_in_zoo):
         counts = detector_complexity(record.name)
         for name in manifest.tags(record.name):
             reported = manifest.models[name].reported

@@ -3,8 +3,6 @@
 import copy
 import dataclasses
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from eca_zoo.detection.networks.registry import DetectorArchitecture, register_d
 from eca_zoo.detection.run_lengths import decode
 from eca_zoo.errors import InputError
 from eca_zoo.weights.convert.recognition import recognise
+from tests.spawning import run_python
 
 SYSTEMS = ['fasterrcnn', 'maskrcnn', 'retinanet']
 
@@ -322,5 +321,5 @@ def test_torchvision_knows_the_detectors():
 
 def test_importing_the_package_imports_no_detector():
     code = 'import eca_zoo, sys; print([name for name in sys.modules if name.startswith("eca_zoo.detection.")])'
-    output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    output = run_python('-c', code, check=True).stdout
     assert output.strip() == "['eca_zoo.detection.torchvision_models']"
