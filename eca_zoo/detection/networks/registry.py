@@ -258,6 +258,10 @@ def _check_backbone_sizes(record: DetectorArchitecture, sizes: tuple[int, ...] |
             )
 
 
+def _in_single(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def _load_pretrained(
     name: str,
     entry: Entry,
@@ -267,7 +271,8 @@ def _load_pretrained(
     options: Mapping[str, Any],
 ) -> Detector:
     """The detector with the verified tensors of ``entry``, or its body and pyramid where the class count differs."""
-    tensors = load_verified(name, entry)
+    # Small files hold half precision.
+    tensors = {key: _in_single(tensor) for key, tensor in load_verified(name, entry).items()}
     is_equal = len(categories) == entry.num_classes
     with torch.device('meta'):  # nothing is initialised to be overwritten
         as_trained = record.build(
