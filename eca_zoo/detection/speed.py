@@ -173,7 +173,8 @@ def _with_weights(spec: DetectorSpec, pixels: torch.Tensor) -> DetectorSpec:
         return spec
     manifest = usable_manifest()
     name = expand_checkpoint_names([spec.name], manifest)[0]
-    if manifest.models[name].checkpoint is not None:
+    entry = manifest.models[name]
+    if entry.checkpoint is not None and spec.options.get('num_classes', entry.num_classes) == entry.num_classes:
         return spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -86,7 +86,7 @@ def test_a_detector_without_weights_is_timed_with_as_many_objects_as_a_trained_o
     small = {'channels': 16, 'backbone': 'test_eca_resnet', 'min_size': 96}
     specs = [
         DetectorSpec('a', module=create_detector('retinanet', **small).eval()),
-        DetectorSpec('test_maskrcnn', options={'num_classes': 80}),
+        DetectorSpec('test_maskrcnn', options={'num_classes': 80}),  # no published weights have these classes
     ]
     seen = []
     results = time_detectors(

@@ -57,7 +57,9 @@ COLUMNS = (
     ),
     *(CocoColumn(f'reported_{name}', '%', f'`{name}` that the authors report', '.1f') for name in _REPORTED),
     CocoColumn('delta_ap', '%', '`ap` - `reported_ap`, on COCO val2017', '+.3f', 'delta'),
-    CocoColumn('params_m', '10^6', 'trained parameters, as the authors count: without stem and first stage', '.2f', 'params'),
+    CocoColumn(
+        'params_m', '10^6', 'trained parameters, as the authors count: without stem and first stage', '.2f', 'params'
+    ),
     CocoColumn(
         'gflops', '10^9',
         "FLOPs of one image of 1280x800 as the authors' framework counts them: multiply-adds, with bias, norms and "

@@ -52,6 +52,11 @@ def recognise(state: Mapping[str, torch.Tensor], architecture: str | None = None
     Raises:
         CheckpointError: they belong to no registered network, to another one, or to several.
     """
+    if architecture is not None:
+        # Mostly it is that one, and the others need not be built.
+        alone = _compare_all(state, architecture, others=False).get(architecture)
+        if alone is not None and not alone.problems:
+            return alone.found
     compared = _compare_all(state, architecture)
     fits = [name for name, comparison in compared.items() if not comparison.problems]
     if architecture in fits or (len(fits) == 1 and architecture is None):
@@ -67,8 +72,10 @@ def recognise(state: Mapping[str, torch.Tensor], architecture: str | None = None
     raise CheckpointError(f'no network here has these {len(state)} tensors; the nearest is {nearest}: {problems}')
 
 
-def _compare_all(state: Mapping[str, torch.Tensor], architecture: str | None) -> dict[str, _Comparison]:
-    """Comparisons with the kind of networks that the keys are of, and with ``architecture``."""
+def _compare_all(
+    state: Mapping[str, torch.Tensor], architecture: str | None, others: bool = True
+) -> dict[str, _Comparison]:
+    """Comparisons with ``architecture``, and with ``others`` with the kind of networks that the keys are of."""
     from eca_zoo.detection.networks.registry import list_detector_architectures
     from eca_zoo.models import list_architectures
 
@@ -76,10 +83,10 @@ def _compare_all(state: Mapping[str, torch.Tensor], architecture: str | None) ->
     compared = {
         record.name: _compare(state, record)
         for record in list_architectures()
-        if not is_detector or record.name == architecture
+        if (others and not is_detector) or record.name == architecture
     }
     for detector in list_detector_architectures():
-        if is_detector or detector.name == architecture:
+        if (others and is_detector) or detector.name == architecture:
             compared[detector.name] = _compare_detector(state, detector)
     return compared
 

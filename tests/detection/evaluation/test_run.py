@@ -34,7 +34,7 @@ def weights(tmp_path_factory):
 
 def validate(coco, weights, *arguments):
     return main(['validate', '-m', MODEL, '--checkpoint', str(weights), '--data-dir', str(coco), '--device', 'cpu',
-                 '--resamples', '20', *map(str, arguments)])  # fmt: skip
+                 '--model-kwargs', 'detections_per_image=20', '--resamples', '20', *map(str, arguments)])  # fmt: skip
 
 
 def test_the_figures_are_those_of_the_toolbox_for_the_results_that_are_written(coco, weights, tmp_path, capsys):
@@ -77,7 +77,8 @@ import eca_zoo.detection.evaluation.run, eca_zoo.detection.evaluation.table
 
 def command(name):
     return ['validate', '-m', 'test_maskrcnn', '--checkpoint', {weights!r}, '--data-dir', {coco!r}, '--device', 'cpu',
-            '--resamples', '5', '--record-every', '0', '--run-dir', f'{out}/{{name}}-run',
+            '--model-kwargs', 'detections_per_image=10', '--resamples', '5', '--record-every', '0',
+            '--run-dir', f'{out}/{{name}}-run',
             '--results-file', f'{out}/{{name}}.csv', '--save-predictions', f'{out}/{{name}}.json']
 
 def validate(name, count=1, step=0, number=0):
