@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs wheel stress clean
+.PHONY: demo test lint docs wheel stress gpu clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,10 @@ wheel: $(READY)
 
 stress: $(READY)
 	$(BIN)/python scripts/stress.py --kills 20
+
+# With CPUs alone it says that there is no GPU and runs what needs none. TIMM names a checkout of timm for comparisons.
+gpu: $(READY)
+	PYTHONPATH=scripts $(BIN)/python -m gpu_hour --report gpu_report.md $(if $(TIMM),--timm $(TIMM))
 
 clean:
 	rm -rf $(VENV) build dist demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table, write_timm_files
+    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table, train, write_timm_files
     from eca_zoo.models import EcaLayer, optimize_for_inference
 
     __version__: str
@@ -22,6 +22,7 @@ _MODULES = {
     'leaderboard': 'eca_zoo.api',
     'optimize_for_inference': 'eca_zoo.models',
     'read_table': 'eca_zoo.api',
+    'train': 'eca_zoo.api',
     'write_timm_files': 'eca_zoo.api',
 }
 
@@ -34,6 +35,7 @@ __all__ = [
     'leaderboard',
     'optimize_for_inference',
     'read_table',
+    'train',
     'write_timm_files',
 ]
 

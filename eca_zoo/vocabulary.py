@@ -11,6 +11,7 @@ TIMM_NAMES = {
     'global_pool': ('gp',),
     'normalize_in_workers': ('no_prefetcher',),
     'pin_memory': ('pin_mem',),
+    'prefetch': ('prefetch_factor',),
     'reparameterize': ('reparam',),
     'trust_remote_code': ('dataset_trust_remote_code',),
     'warmup_steps': ('num_warm_iter',),

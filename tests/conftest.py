@@ -3,10 +3,12 @@
 With several workers of pytest-xdist, each has homes of its own and its share of the processors.
 """
 
+import gc
 import os
 import random
 import sys
 import tempfile
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,21 +40,33 @@ def pytest_runtest_setup() -> None:
             getattr(sys.modules[name], function)(0)
 
 
+def pytest_collection_finish() -> None:
+    """Once all tests are imported, have what is slow at every start done otherwise."""
+    # What all tests import is no garbage; to look for it costs more than most tests.
+    gc.collect()
+    gc.freeze()
+    if 'torch' in sys.modules:
+        from eca_zoo.harness.machine import fresh_process
+        from eca_zoo.harness.speed import fan_out, rounds
+        from tests import spawning
+
+        # Networks are timed in the process of the tests, as on other devices than the CPU; see `own_processes`.
+        rounds.runs_apart = lambda spec, settings: settings.keep_freed_memory and _runs_apart(spec, settings)
+        fan_out.get_context = fresh_process.get_context = spawning.context
+
+
+def _runs_apart(spec: Any, settings: Any) -> bool:
+    from eca_zoo.harness.speed import own_process
+
+    return own_process.runs_apart(spec, settings)
+
+
 @pytest.fixture
-def own_processes() -> None:
+def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the processes that networks are timed in on the CPU."""
+    from eca_zoo.harness.speed import rounds
 
-
-@pytest.fixture(autouse=True)
-def _networks_are_timed_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time networks in the process of the tests, as on other devices: a start of their own takes them seconds."""
-    if 'torch' in sys.modules and 'own_processes' not in request.fixturenames:
-        from eca_zoo.harness.speed import rounds
-
-        runs_apart = rounds.runs_apart
-        monkeypatch.setattr(
-            rounds, 'runs_apart', lambda spec, settings: settings.keep_freed_memory and runs_apart(spec, settings)
-        )
+    monkeypatch.setattr(rounds, 'runs_apart', _runs_apart)
 
 
 def pytest_unconfigure() -> None:

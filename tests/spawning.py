@@ -5,6 +5,7 @@ people's: the package itself is imported by the process, and reads its variables
 variables when timm is imported: a test that sets them starts an interpreter, as does one of the start itself.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -13,11 +14,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 PRELOADED = ['torch', 'torchvision', 'timm', 'timm.data', 'timm.models', 'pandas', 'sklearn.datasets']
 _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+def context(_: str) -> BaseContext:
+    """In the place of ``multiprocessing.get_context('spawn')``: its processes begin as clean, and sooner."""
+    return _CONTEXT
 
 
 def run_python(
@@ -61,6 +68,7 @@ def _work(command: list[str], environment: dict[str, str], cwd: Path, out: Path,
     os.environ.update(environment)
     os.chdir(cwd)
     sys.path[:0] = [str(cwd), *environment.get('PYTHONPATH', '').split(os.pathsep)]
+    gc.freeze()  # what was preloaded is no garbage
     multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kind, *arguments = command

@@ -8,7 +8,8 @@ stderr where that is a terminal, and elsewhere lines of the level INFO of the lo
 from eca_zoo.api.accuracy import evaluate
 from eca_zoo.api.speed import benchmark, complexity
 from eca_zoo.api.tables import leaderboard
+from eca_zoo.api.training import train
 from eca_zoo.harness.table.frames import read_table
 from eca_zoo.harness.table.timm_files import write_timm_files
 
-__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'write_timm_files']
+__all__ = ['benchmark', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'train', 'write_timm_files']

@@ -13,6 +13,7 @@ from torch import nn
 from eca_zoo.arguments import model_specs, one_model, record, several, takes
 from eca_zoo.errors import EcaZooError, InputError, Terminated
 from eca_zoo.files import StorageError
+from eca_zoo.harness.machine.gpus import busy_gpus, describe_gpus
 from eca_zoo.harness.networks.baselines import Baseline, with_baseline
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
@@ -84,7 +85,9 @@ def benchmark(
         for one_precision in several(precision)
     ]
     measurements = Measurements(specs, settings, bench, reference)
-
+    if any(one.device != 'cpu' for one in settings):
+        for line in busy_gpus(describe_gpus()):
+            _logger.warning('%s', line)
     if file is not None and not file.is_stream:
         _write(measurements.table(), file)
     try:

@@ -72,7 +72,8 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--precision', nargs='+', metavar='P',
-        help='fp32, tf32, fp16, bf16, amp, amp_bf16; several give a row each (default: fp32)',
+        help='fp32, tf32, fp16, bf16, amp, amp_bf16; several give a row each (default: fp32, which is exact; what '
+        "timm's scripts call float32 on CUDA is tf32)",
     )  # fmt: skip
     parser.add_argument(
         '--backend', nargs='+', default=['torch'], metavar='B',

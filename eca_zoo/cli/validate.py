@@ -151,11 +151,18 @@ def _add_input(group: Any) -> None:
 def _add_running(group: Any) -> None:
     add_running(group)
     add_workers(group)
-    group.add_argument('--precision', metavar='P', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
+    add_setting(group, 'prefetch', metavar='N', type=int, help='batches that each makes ahead (default: 2)')
+    group.add_argument(
+        '--precision', metavar='P',
+        help="fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32, which is exact; timm's float32 on CUDA is tf32)",
+    )  # fmt: skip
     group.add_argument('--model-dtype', choices=('float32', 'float16', 'bfloat16'), help='of parameters and input')
     compilers = group.add_mutually_exclusive_group()
     compilers.add_argument('--torchscript', action='store_true', help='torch.jit.script')
     add_compile(compilers)
+    group.add_argument(
+        '--cudnn-benchmark', action='store_true', help='let cuDNN race for its algorithms: faster, digits may move'
+    )
     add_setting(group, 'normalize_in_workers', action='store_true', help='normalise images one by one, in the workers')
     add_setting(group, 'pin_memory', action='store_true', default=None, help='page-locked batches (default: on CUDA)')
 
@@ -312,6 +319,8 @@ def _settings(args: argparse.Namespace) -> 'EvalSettings':
         use_ema=args.use_ema,
         normalize_in_workers=args.normalize_in_workers,
         pin_memory=args.pin_memory,
+        prefetch=args.prefetch,
+        cudnn_benchmark=args.cudnn_benchmark,
         seed=args.seed,
         preprocess=args.preprocess,
     )

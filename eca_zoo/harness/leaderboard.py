@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError, settings_named
-from eca_zoo.harness.accuracy.evaluation import evaluate
+from eca_zoo.harness.accuracy.evaluation import evaluate, flags_of
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
+from eca_zoo.harness.machine.devices import parse_precision
 from eca_zoo.harness.machine.environment import describe_environment
+from eca_zoo.harness.machine.flags import flags_in_force
 from eca_zoo.harness.machine.memory import allocator_variables, release_memory
 from eca_zoo.harness.machine.processes import Processes, agreed, gather
 from eca_zoo.harness.networks.baselines import baseline_of, with_baseline
@@ -32,6 +35,8 @@ from eca_zoo.harness.table.measurements import Measurements
 from eca_zoo.harness.table.rows import accuracy_cells, entry_of, reported_cells
 from eca_zoo.harness.table.timm_files import to_timm_files
 from eca_zoo.weights.manifest import Manifest, usable_manifest
+
+_logger = logging.getLogger(__name__)
 
 TABLE_FILE = 'leaderboard.csv'
 ENVIRONMENT_FILE = 'environment.json'
@@ -185,7 +190,9 @@ class _Run:
             arguments = {key: repr(value) for key, value in network_arguments(spec).items()}
             identity = {'name': spec.name, 'arguments': arguments, 'img_size': spec.img_size}
             journal.require(f'{_COMPLEXITY}/{spec.title}', identity)
-        environment = describe_environment(command_line)
+        environment = describe_environment(command_line, self._flags_in_force())
+        for line in environment['busy']:
+            _logger.warning('%s', line)
         if self.suite.throughput:
             journal.require(_THROUGHPUT, _machine(environment))
         data = journal.identity(_ACCURACY)
@@ -205,6 +212,15 @@ class _Run:
                     journal.record_row(self._key(result), dataclasses.asdict(result), _THROUGHPUT)
             self._write()
         return self._result()
+
+    def _flags_in_force(self) -> dict[str, dict[str, Any]]:
+        """torch's flags during the validation and under each throughput setting."""
+        flags = {}
+        if self.data is not None:
+            flags['accuracy'] = flags_of(self.suite.accuracy)
+        for index, one in enumerate(self.suite.throughput):
+            flags[f'throughput[{index}]'] = flags_in_force(parse_precision(one.precision), threads=one.threads)
+        return flags
 
     def _restore(self) -> None:
         """Take what the journal holds."""
@@ -369,7 +385,10 @@ def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
         'processor': environment['processor'],
         'cpus': environment['cpus'],
         'threads': environment['threads']['intra_op'],
-        'gpus': [gpu['name'] for gpu in environment['gpus']],
+        # Their kind, not their number.
+        'gpus': sorted({gpu['name'] for gpu in environment['gpus']}),
+        'driver': environment['driver'],
+        'cudnn': environment['cudnn'],
         'torch': environment['versions']['torch'],
         'allocator': allocator_variables(),
     }

@@ -15,8 +15,9 @@ from eca_zoo.models.eca import EcaConv1d, EcaLayer
 from eca_zoo.models.fold_norms import can_fold, folded, rest_of
 
 # An early gate reads a matrix of 4 C x C to save a pass over 4 C channels. With 512 channels the matrix is larger than
-# that pass up to a batch of 10 (224 pixels), and the product with it takes longer than the pass.
-_WIDEST_EARLY_GATE = 256
+# that pass up to a batch of 10 (224 pixels), and the product with it takes longer than the pass. So it is on CPUs; for
+# another device, benchmark/perf/early_gate.py measures it.
+WIDEST_EARLY_GATE = 256
 
 
 class FilterGate(nn.Module):
@@ -106,12 +107,12 @@ class FastBasicBlock(nn.Module):
 class FastBottleneck(nn.Module):
     """timm's ``Bottleneck`` with an ``EcaLayer``, in evaluation."""
 
-    def __init__(self, block: Bottleneck) -> None:
+    def __init__(self, block: Bottleneck, widest_early_gate: int = WIDEST_EARLY_GATE) -> None:
         super().__init__()
         self.conv1, self.act1 = folded(block.conv1, block.bn1), block.act1
         self.conv2, self.act2 = folded(block.conv2, block.bn2), block.act2
         self.conv3, self.act3 = folded(block.conv3, block.bn3), block.act3
-        self.has_early_gate = self.conv3.in_channels <= _WIDEST_EARLY_GATE
+        self.has_early_gate = self.conv3.in_channels <= widest_early_gate
         self.gate = EarlyGate(block.se, self.conv3) if self.has_early_gate else FilterGate(block.se)
         self.downsample = block.downsample
 
@@ -183,9 +184,14 @@ def has_fast_form(block: nn.Module) -> bool:
     )
 
 
-def fast_form(block: nn.Module) -> nn.Module:
-    """The fast block that takes over the layers of ``block``, for which ``has_fast_form`` holds."""
-    return _FAST[type(block)](block)
+def fast_form(block: nn.Module, widest_early_gate: int = WIDEST_EARLY_GATE) -> nn.Module:
+    """The fast block that takes over the layers of ``block``, for which ``has_fast_form`` holds.
+
+    Args:
+        block: one of timm's.
+        widest_early_gate: a bottleneck's gate is early up to so many channels before its last convolution.
+    """
+    return FastBottleneck(block, widest_early_gate) if type(block) is Bottleneck else _FAST[type(block)](block)
 
 
 def _last_layer(block: Any) -> Any:

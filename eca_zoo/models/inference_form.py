@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_leaves
 
 from eca_zoo.errors import InputError, one_line
-from eca_zoo.models.fast_blocks import fast_form, has_fast_form
+from eca_zoo.models.fast_blocks import WIDEST_EARLY_GATE, fast_form, has_fast_form
 from eca_zoo.models.fold_norms import StepTracer, fold_norms
 
 _TOLERANCE = 1e-5
@@ -25,7 +25,12 @@ _HOOKS = {
 }
 
 
-def optimize_for_inference(model: nn.Module, input_size: tuple[int, int, int] | None = None) -> nn.Module:
+def optimize_for_inference(
+    model: nn.Module,
+    input_size: tuple[int, int, int] | None = None,
+    *,
+    widest_early_gate: int = WIDEST_EARLY_GATE,
+) -> nn.Module:
     """A faster copy of ``model`` for evaluation, with the same outputs up to rounding; ``model`` is left as it was.
 
     Batch norms are folded into the convolutions that feed them, in any network that fx can trace. In this package's
@@ -46,6 +51,8 @@ def optimize_for_inference(model: nn.Module, input_size: tuple[int, int, int] | 
     Args:
         model: network in evaluation mode, with one floating-point type.
         input_size: (channels, height, width) of the images that it is compared with; by default those of timm's cfg.
+        widest_early_gate: a bottleneck's gate is computed early up to so many channels before its last convolution. The
+            default is right on CPUs; ``benchmark/perf/early_gate.py`` measures what is right on a device.
 
     Raises:
         InputError: ``model`` is no network, is in training mode, is in this form already, or has nothing to fold; fx
@@ -61,7 +68,7 @@ def optimize_for_inference(model: nn.Module, input_size: tuple[int, int, int] | 
         reference = _copied(model, torch.float64 if dtype == torch.float64 else torch.float32)
         shared = {id(tensor): tensor for tensor in [*reference.parameters(), *reference.buffers()]}
         form = copy.deepcopy(reference, shared).requires_grad_(False).eval()
-        _make_fast(form)
+        _make_fast(form, widest_early_gate)
         _check_equal(reference, form, input_size or _default_input_size(model))
     setattr(form, _MARK, True)
     return form.eval().to(device, dtype)
@@ -134,11 +141,11 @@ def _copied(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         raise InputError(f'the network cannot be copied: {one_line(error)}') from error
 
 
-def _make_fast(network: nn.Module) -> None:
+def _make_fast(network: nn.Module, widest_early_gate: int) -> None:
     """Replace the blocks that have a fast form, and fold the norms that are left."""
     blocks = _called_blocks(network)
     for name, block in blocks.items():
-        network.set_submodule(name, fast_form(block))
+        network.set_submodule(name, fast_form(block, widest_early_gate))
     count = fold_norms(network, _traced(network, StepTracer()))
     if not blocks and not count:
         raise InputError('there is no convolution followed by a batch norm to fold; use the network as it is')

@@ -97,6 +97,9 @@ def test_a_run_writes_the_table_and_its_environment(first):
         'test_resnet', '', '1.000', '',
     )  # fmt: skip
     environment = json.loads((out / 'environment.json').read_text())
+    in_force = environment['flags_in_force']
+    assert set(in_force) == {'accuracy', 'throughput[0]'}
+    assert [in_force[part]['cudnn.benchmark'] for part in ('accuracy', 'throughput[0]')] == [False, True]
     assert environment['command_line'] == ['eca-zoo', 'x']
     assert environment['data']['images'] == IMAGES
     assert len(environment['data']['fingerprint']) == 64
@@ -207,6 +210,21 @@ def test_another_machine_is_refused(digits, finished, monkeypatch):
     monkeypatch.setattr('eca_zoo.harness.machine.environment.processor_name', lambda: 'Abacus 3000')
     with pytest.raises(InputError, match='not "Abacus 3000"'):
         run_leaderboard(suite(), finished, digits)
+
+
+def test_a_run_is_continued_on_more_gpus_of_its_kind_and_on_no_other_kind(tmp_path, monkeypatch):
+    timing = '{device: cpu, batch_size: 1, img_size: 32, rounds: 1, round_seconds: 0, warmup_steps: 0}'
+    one = suite(f'version: 1\nmodels: [test_resnet]\nthroughput: [{timing}]')
+
+    def run(*gpus):
+        gpus = [{'name': gpu, 'state': {}} for gpu in gpus]
+        monkeypatch.setattr('eca_zoo.harness.machine.environment.describe_gpus', lambda: gpus)
+        run_leaderboard(one, tmp_path)
+
+    run('A100')
+    run('A100', 'A100')
+    with pytest.raises(InputError, match=r'gpus.*H100'):
+        run('A100', 'H100')
 
 
 def test_without_a_folder_the_accuracy_is_empty_and_the_reason_is_given(tmp_path):

@@ -83,10 +83,11 @@ def test_the_network_and_the_random_state_are_left_as_they_were():
     assert not any(module.training for module in form.modules())
 
 
-def test_a_bottleneck_has_its_gate_early_up_to_256_channels():
-    form = eca_zoo.optimize_for_inference(timm.create_model('eca_resnet50').eval(), SIZE)
+@pytest.mark.parametrize(('widest', 'early'), [({}, 3), ({'widest_early_gate': 64}, 1)])
+def test_a_bottleneck_has_its_gate_early_up_to_256_channels_or_those_that_are_asked_for(widest, early):
+    form = eca_zoo.optimize_for_inference(timm.create_model('eca_resnet50').eval(), SIZE, **widest)
     gates = [stage[0].gate for stage in (form.layer1, form.layer2, form.layer3, form.layer4)]
-    assert [type(gate) for gate in gates] == [EarlyGate, EarlyGate, EarlyGate, FilterGate]
+    assert [type(gate) for gate in gates] == [EarlyGate] * early + [FilterGate] * (4 - early)
 
 
 def test_the_form_can_be_copied_pickled_and_saved(pair):

@@ -2,17 +2,19 @@
 
 import contextlib
 import dataclasses
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data._utils import signal_handling
 
-from eca_zoo.errors import InputError, settings_named
+from eca_zoo.errors import InputError, RunError, one_line, settings_named
 from eca_zoo.harness.accuracy.passes import RECORD_EVERY
-from eca_zoo.harness.accuracy.predictions import PredictionStore
+from eca_zoo.harness.accuracy.predictions import Part, PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.run import AccuracyRun
 from eca_zoo.harness.accuracy.run_log import log_start
@@ -20,13 +22,16 @@ from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from eca_zoo.harness.data.images import digest
-from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.device_errors import is_device_lost
+from eca_zoo.harness.machine.devices import as_current, parse_precision
+from eca_zoo.harness.machine.flags import compiled_alone, flags_in_force, numeric_flags
+from eca_zoo.harness.machine.fresh_process import in_fresh_process
 from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, current, gather, local_device
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.journal import RunDirectory
 from eca_zoo.harness.resume.signals import StopRequest
 
-_RECOMPILE_LIMIT = 1024
+_logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -94,15 +99,83 @@ def _evaluate(
     measured = measured or (lambda _: None)
     titles = [spec.title for spec in models]
     try:
-        # cuDNN chooses algorithms by rules, so that a run that is continued gives the same digits.
-        flags = numeric_flags(run.settings.precision, search=False, deterministic=True)
-        with flags, _room_to_compile(run.settings), _handler_of_children_kept():
-            run.evaluate(models)
+        lost = _lost_device(run, models)
+        if lost is not None:
+            _evaluate_elsewhere(run, [spec for spec in models if spec.title not in run.results], lost)
     except Exception:
         if run.results:
             measured([run.results[title] for title in titles if title in run.results])
         raise
     measured([run.results[title] for title in titles])
+
+
+def flags_of(settings: EvalSettings) -> dict[str, Any]:
+    """torch's flags during an evaluation with these settings, ready for JSON."""
+    return flags_in_force(**_flags(settings))
+
+
+def _flags(settings: EvalSettings) -> dict[str, Any]:
+    search = settings.cudnn_benchmark
+    return {'precision': parse_precision(settings.precision), 'search': search, 'deterministic': not search}
+
+
+def _lost_device(run: AccuracyRun, models: Sequence[ModelSpec]) -> str | None:
+    """Evaluate ``models``; returns why this process can do nothing more on its device, if it cannot.
+
+    Raises:
+        RunError: the same, in one of several processes, which cannot be replaced.
+    """
+    try:
+        with (
+            as_current(torch.device(run.settings.device)),
+            numeric_flags(**_flags(run.settings)),
+            compiled_alone(bool(run.settings.compile)),
+            handler_of_children_kept(),
+        ):
+            run.evaluate(models)
+    except RuntimeError as error:
+        if not is_device_lost(error):
+            raise
+        reason = one_line(error)
+    else:
+        return None
+    if run.processes.world_size > 1:
+        raise RunError(
+            f'process {run.processes.rank} lost {run.settings.device}: {reason}; finished models are kept with '
+            '--run-dir, and one process alone finds out which of the others it was'
+        )
+    return reason
+
+
+def _evaluate_elsewhere(run: AccuracyRun, models: Sequence[ModelSpec], reason: str) -> None:
+    """Evaluate each of ``models`` in a process of its own, after this one has lost its device to one of them."""
+    _logger.warning('%s is lost to this process: %s; each model is evaluated alone', run.settings.device, reason)
+    names = dict(run.names)
+    for spec in models:
+        run.meanwhile([spec.title])
+        try:
+            result, parts = in_fresh_process(
+                _evaluated, spec, run.data.spec, run.settings, names, run.store is not None,
+                ask=lambda title=spec.title: run.meanwhile([title]),  # type: ignore[misc]
+            )  # fmt: skip
+        except RunError as error:
+            run.fail(spec, None, RunError(f'{spec.title}: {error}'))
+        else:
+            run.take(result, parts)
+
+
+def _evaluated(
+    spec: ModelSpec, data: DataSpec, settings: EvalSettings, names: Mapping[str, str], keep_predictions: bool
+) -> tuple[AccuracyResult, list[Part]]:
+    """The result of a model, and its guesses, in a process that does nothing else."""
+    opened = open_data(data)
+    run = AccuracyRun(opened, settings, Processes(), None, None, StopRequest(), RECORD_EVERY, names)
+    if keep_predictions:
+        run.store = PredictionStore(opened, None)
+    lost = _lost_device(run, [spec])
+    if lost is not None:
+        raise RunError(lost)
+    return run.results[spec.title], run.store.parts(spec.title) if run.store is not None else []
 
 
 def _prepare(
@@ -122,17 +195,8 @@ def _prepare(
     return settings, opened
 
 
-def _room_to_compile(settings: EvalSettings) -> contextlib.AbstractContextManager:
-    """Networks of one class share a limit of compiled variants; beyond it, they would silently run uncompiled."""
-    if not settings.compile:
-        return contextlib.nullcontext()
-    import torch._dynamo
-
-    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
-
-
 @contextlib.contextmanager
-def _handler_of_children_kept() -> Iterator[None]:
+def handler_of_children_kept() -> Iterator[None]:
     """Give SIGCHLD its handler back: torch's loaders with workers set one, the first time and for good."""
     if not hasattr(signal, 'SIGCHLD') or threading.current_thread() is not threading.main_thread():
         yield

@@ -2,28 +2,34 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
-from eca_zoo.harness.accuracy.input_plan import InputPlan
-from eca_zoo.harness.accuracy.loading import LoadedNetwork
+from eca_zoo.harness.accuracy.loaded_network import Forward, Runnable
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
-from eca_zoo.harness.data.batches import Batch, Normalization, make_loader, number_of_blocks, on_device
+from eca_zoo.harness.accuracy.targets import Targets
+from eca_zoo.harness.data.batches import Batch, Loader, number_of_blocks, on_device
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.data.images import BadImage
-from eca_zoo.harness.machine.devices import autocast, parameter_dtype
-from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory
+from eca_zoo.harness.machine.device_errors import (
+    DeviceLostError,
+    is_device_lost,
+    is_out_of_memory,
+    may_be_out_of_memory,
+    without_frames,
+)
+from eca_zoo.harness.machine.memory import release_memory
 
 _logger = logging.getLogger(__name__)
 
 #: Seconds between two records of partial counts.
 RECORD_EVERY = 5.0
 _PROGRESS_EVERY = 0.2
-_PAD = -1
 
 
 class OutOfMemoryError(RunError):
@@ -35,15 +41,11 @@ class StoppedError(RunError):
 
 
 @dataclass
-class NetworkInPass:
+class NetworkInPass(Runnable):
     """A model in a pass.
 
     Attributes:
-        title: of the model.
-        network: ready to run.
-        plan: of its input.
         class_indices: class index of each label of the data set.
-        chunk: images a step, after halving.
         done: blocks that were counted before this pass, by any process.
         valid: class indices that the results are restricted to.
         tally: counts of this process.
@@ -56,18 +58,14 @@ class NetworkInPass:
         is_whole: no block is half counted.
     """
 
-    title: str
-    network: LoadedNetwork
-    plan: InputPlan
     class_indices: torch.Tensor
-    chunk: int
     done: frozenset[int]
     valid: tuple[int, ...] | None
     tally: DeviceTally
     error: Exception | None = None
     new_blocks: list[int] = field(default_factory=list)
     new_bad: list[BadImage] = field(default_factory=list)
-    predictions: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    predictions: list[dict[str, torch.Tensor | None]] = field(default_factory=list)
     recorded: Tally | None = None
     bad: list[BadImage] = field(default_factory=list)
     is_whole: bool = True
@@ -109,45 +107,62 @@ class Pass:
     def __init__(self, data: OpenData, members: Sequence[NetworkInPass], options: PassOptions) -> None:
         self._data, self._members, self._options = data, list(members), options
         self._device = torch.device(options.settings.device)
-        self._real = _padded(data.real_labels) if data.real_labels is not None else None
-        self._normalizations: dict[tuple, Normalization] = {}
-        most = max((member.network.num_classes for member in members), default=0)
-        self._valid = {member.valid: _class_tensors(member.valid, most, self._device) for member in members}
+        self._forward = Forward(options.settings)
+        self._targets = Targets(data, self._members, self._device)
         self._images_done = self._total = 0
         self._recorded_at = self._shown_at = time.monotonic()
 
-    def run(self, blocks: Sequence[int]) -> None:
+    def run(self, blocks: Sequence[int], loader: Loader) -> None:
         """Count the images of ``blocks``; models that fail keep their error and leave the others alone.
 
         Raises:
             InputError: an image cannot be decoded, or has no usable label.
-            RunError: decoding failed as a whole.
+            DeviceLostError: this process can do nothing more on its device; what was counted since the last record is
+                lost.
+            RunError: decoding failed as a whole, or not even a batch of pixels fits into memory.
             StoppedError: the pass was asked to stop.
         """
-        settings, images = self._options.settings, self._data.images
+        images = self._data.images
         self._total = sum(self._block_size(block) for block in blocks) if not images.is_stream else len(images)
-        loader = make_loader(
-            images, self._members[0].plan.pixels, self._block_size_asked, blocks, settings.workers or 0,
-            bool(settings.pin_memory),
-        )  # fmt: skip
+        batches = loader.batches(self._members[0].plan.pixels, blocks)
+        can_record = True
         try:
-            if blocks or images.is_stream:
-                for batch in on_device(loader, self._device, bool(settings.channels_last)):
-                    self._check_stop()
-                    self._step(batch)
-                    if time.monotonic() - self._recorded_at >= self._options.record_every:
-                        self.record()
+            self._run(on_device(batches, self._device, bool(self._options.settings.channels_last)))
         except Exception as error:
-            if not isinstance(error, EcaZooError):
-                # Who stops a run may end its workers too.
-                self._check_stop()
-            if not _is_dead_worker(error):
+            can_record = not is_device_lost(error)
+            if isinstance(error, EcaZooError):
                 raise
-            raise RunError(
-                f'a process that decodes images died: {one_line(error)}; try fewer --workers, or more shared memory'
-            ) from error
+            # Who stops a run may end its workers too.
+            self._check_stop()
+            if (explained := self._explained(error)) is None:
+                raise
+            raise explained from error
         finally:
-            self.record()
+            if can_record:
+                self.record()
+
+    def _run(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            self._check_stop()
+            self._step(batch)
+            if time.monotonic() - self._recorded_at >= self._options.record_every:
+                self.record()
+            if all(member.error is not None for member in self._members):
+                return
+
+    def _explained(self, error: Exception) -> RunError | None:
+        """What ended the pass, as a user is told, where torch does not say it."""
+        if _is_dead_worker(error):
+            return RunError(
+                f'a process that decodes images died: {one_line(error)}; try fewer --workers, or more shared memory'
+            )
+        if is_device_lost(error):
+            return DeviceLostError(one_line(error))
+        if is_out_of_memory(error):
+            return RunError(
+                f'{self._device} has no memory for a batch ({one_line(error)}); give a smaller --batch-size'
+            )
+        return None
 
     @property
     def _block_size_asked(self) -> int:
@@ -169,7 +184,7 @@ class Pass:
                 f'{first.name}: cannot be decoded: {first.reason}; repair or remove it, or pass --skip-bad-images'
             )
         count = len(batch.labels) + len(batch.bad)
-        shared: dict[tuple, torch.Tensor] = {}
+        self._forward.start_batch()
         for number, member in enumerate(self._members):
             # A model of many takes its share of the time of a batch.
             self._show(self._images_done + count * number // len(self._members))
@@ -178,108 +193,61 @@ class Pass:
                 # Ctrl-C and the death of a worker are raised anywhere.
                 member.is_whole = False
                 if len(batch.labels):
-                    self._guarded(member, batch, shared)
+                    self._guarded(member, batch)
                 member.new_blocks.append(batch.block)
                 member.new_bad += batch.bad
                 member.is_whole = True
         self._images_done += count
         self._show(self._images_done)
 
-    def _guarded(self, member: NetworkInPass, batch: Batch, shared: dict[tuple, torch.Tensor]) -> None:
+    def _guarded(self, member: NetworkInPass, batch: Batch) -> None:
+        failure: Exception | None = None
         try:
-            key = (member.plan.mean, member.plan.std)
-            if key not in shared:
-                shared[key] = self._normalized(member.plan, batch.pixels)
-            self._count(member, batch, self._logits(member, shared[key]))
+            self._targets.check(member, batch)
+            self._count(member, batch, self._forward.logits(member, batch.pixels))
         except Exception as error:
-            if _is_dead_worker(error):
+            if is_device_lost(error) or _is_dead_worker(error):
                 raise
-            member.error = error
-            if is_out_of_memory(error):
-                member.error = OutOfMemoryError(f'out of memory on {self._device}, one image at a time')
-            _logger.warning('%s: %s', member.title, one_line(member.error))
-            member.network.module = torch.nn.Identity()
-            release_memory()
+            _logger.debug('%s failed\n%s', member.title, traceback.format_exc())
+            # Its frames hold the network's activations.
+            failure = without_frames(error)
+        if failure is not None:
+            self._drop(member, failure)
 
-    def _normalized(self, plan: InputPlan, pixels: torch.Tensor) -> torch.Tensor:
-        dtype = parameter_dtype(self._options.settings.precision)
-        if pixels.dtype != torch.uint8:
-            return pixels.to(dtype)
-        key = (plan.mean, plan.std)
-        if key not in self._normalizations:
-            self._normalizations[key] = Normalization(plan.mean, plan.std, pixels.shape[1], self._device, dtype)
-        return self._normalizations[key](pixels)
-
-    def _logits(self, member: NetworkInPass, images: torch.Tensor) -> torch.Tensor:
-        """(N, C) logits; a model that runs out of memory takes half as many images at a time from then on."""
-        while True:
-            try:
-                return torch.cat([self._forward(member, part) for part in images.split(member.chunk)])
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or member.chunk == 1:
-                    raise
-            member.chunk //= 2
-            _logger.warning('%s: out of memory, trying %d images at a time', member.title, member.chunk)
-            release_memory()
-
-    def _forward(self, member: NetworkInPass, images: torch.Tensor) -> torch.Tensor:
-        settings, count = self._options.settings, len(images)
-        if settings.compile and count < member.chunk:
-            # One shape alone is compiled.
-            images = torch.cat([images, images[-1:].expand(member.chunk - count, -1, -1, -1)])
-            images = images.contiguous(
-                memory_format=torch.channels_last if settings.channels_last else torch.contiguous_format
-            )
-        with autocast(settings.precision, self._device):
-            logits = member.network.module(images)
-        if isinstance(logits, tuple | list):
-            logits = logits[0]
-        return logits[:count]
+    def _drop(self, member: NetworkInPass, failure: Exception) -> None:
+        """Take a model that failed out of the pass."""
+        if is_out_of_memory(failure):
+            failure = OutOfMemoryError(f'out of memory on {self._device}, one image at a time')
+        elif may_be_out_of_memory(failure):
+            # With no other model beside it, it is what it says.
+            failure = OutOfMemoryError(one_line(failure))
+        member.error = failure
+        _logger.warning('%s: %s', member.title, one_line(failure))
+        member.network.module = torch.nn.Identity()
+        self._forward.start_batch()
+        release_memory()
 
     def _count(self, member: NetworkInPass, batch: Batch, logits: torch.Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != member.network.num_classes:
             raise RunError(f'its output has the shape {list(logits.shape)}, expected (N, {member.network.num_classes})')
-        if self._real is not None:
-            keep = (self._real[batch.positions] != _PAD).any(dim=1).nonzero().flatten()
-            batch = batch._replace(positions=batch.positions[keep], labels=batch.labels[keep])
-            logits = logits[keep.to(logits.device)]
-        if not len(batch.labels):
-            return
-        targets = self._targets(member, batch)
-        right = targets if self._real is None else self._real[batch.positions]
-        places, classes = self._valid[member.valid]
-        if classes is not None and places is not None:
-            logits, targets, right = logits[:, classes], places[targets], places[right]
-            if bool((targets == _PAD).any()):
-                name = self._data.images.name(int(batch.positions[int((targets == _PAD).nonzero()[0])]))
-                raise InputError(f'{name}: its class is not among the valid labels; leave out --valid-labels')
-        sent = [tensor.to(self._device, non_blocking=True) for tensor in (targets, right, batch.positions)]
-        guesses = member.tally.add(logits, sent[0], sent[1], sent[2], classes)
-        if self._options.keep_predictions:
-            self._keep(member, batch, logits, guesses, targets)
-
-    def _targets(self, member: NetworkInPass, batch: Batch) -> torch.Tensor:
-        """(N,) class index of each image for the model."""
-        known = member.class_indices
-        wrong = (batch.labels < 0) | (batch.labels >= len(known))
-        if bool(wrong.any()):
-            index = int(wrong.nonzero()[0])
-            raise InputError(
-                f'{self._data.images.name(int(batch.positions[index]))}: its label {int(batch.labels[index])} is none '
-                f'of the {len(known)} classes of {member.title}; name the data set that the model was made for'
-            )
-        return known[batch.labels]
-
-    def _keep(
-        self, member: NetworkInPass, batch: Batch, logits: torch.Tensor, guesses: torch.Tensor, targets: torch.Tensor
-    ) -> None:
-        probabilities = logits.float().softmax(dim=1).gather(1, guesses)
-        _, classes = self._valid[member.valid]
-        if classes is not None:
-            guesses, targets = classes[guesses], classes.cpu()[targets]
-        member.predictions.append(
-            {'positions': batch.positions, 'targets': targets, 'guesses': guesses, 'probabilities': probabilities}
+        assert batch.sent is not None
+        on_device = self._targets.on_device(member, batch.sent)
+        if on_device.classes is not None:
+            logits = logits.index_select(1, on_device.classes)
+        guesses = member.tally.add(
+            logits, on_device.targets, on_device.right, batch.sent[0], on_device.classes, on_device.counted
         )
+        if self._options.keep_predictions:
+            probabilities = logits.float().softmax(dim=1).gather(1, guesses)
+            member.predictions.append(
+                {
+                    'positions': batch.positions,
+                    'targets': self._targets.classes(member, batch),
+                    'guesses': guesses if on_device.classes is None else on_device.classes[guesses],
+                    'probabilities': probabilities,
+                    'counted': self._targets.counted(batch),
+                }
+            )
 
     def _show(self, done: int) -> None:
         now = time.monotonic()
@@ -304,19 +272,3 @@ class Pass:
 def _is_dead_worker(error: Exception) -> bool:
     """Whether torch says, wherever the main process is at that moment, that a worker of its loader has died."""
     return isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)
-
-
-def _padded(labels: list[list[int]]) -> torch.Tensor:
-    width = max(map(len, labels), default=1) or 1
-    return torch.tensor([row + [_PAD] * (width - len(row)) for row in labels])
-
-
-def _class_tensors(
-    classes: tuple[int, ...] | None, num_classes: int, device: torch.device
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The place of each class index among ``classes`` (-1: none; so is that of -1), and ``classes`` on the device."""
-    if classes is None:
-        return None, None
-    places = torch.full((num_classes + 1,), _PAD)
-    places[list(classes)] = torch.arange(len(classes))
-    return places, torch.tensor(classes, device=device)

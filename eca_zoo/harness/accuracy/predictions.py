@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.machine.processes import current, gather
 from eca_zoo.harness.resume.journal import RunDirectory
 
-Part = dict[str, torch.Tensor]
+Part = dict[str, Any]
 
 
 class PredictionStore:
@@ -36,7 +36,7 @@ class PredictionStore:
         self._complete: dict[str, list[Part]] = {}
         self._lost: list[str] = []
 
-    def add(self, title: str, predictions: list[Part]) -> str | None:
+    def add(self, title: str, predictions: Sequence[Mapping[str, Any]]) -> str | None:
         """Keep guesses of a model; returns the file name of the part if one was written to the run directory."""
         if not predictions:
             return None
@@ -69,6 +69,15 @@ class PredictionStore:
         except Exception as error:  # a file that somebody has removed or cut short
             self._lost.append(f'{path}: {one_line(error)}')
             return []
+
+    def parts(self, title: str) -> list[Part]:
+        """The guesses of a model that were put together."""
+        return self._complete.get(title, [])
+
+    def put(self, title: str, parts: list[Part]) -> None:
+        """Take guesses that were put together elsewhere, in the place of those that are here."""
+        self._parts.pop(title, None)
+        self._complete[title] = parts
 
     def confusion(self, title: str) -> tuple[tuple[int, ...], ...]:
         """Class, first guess and number of images of each pair that occurs among the guesses of a model."""
@@ -137,9 +146,15 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _joined(parts: Sequence[Part]) -> Part:
-    """Parts as one, on the CPU."""
-    return {key: torch.cat([part[key].cpu() for part in parts]) for key in parts[0]} if parts else {}
+def _joined(parts: Sequence[Mapping[str, Any]]) -> Part:
+    """Parts as one, on the CPU; of a part that says which of its images were ``counted``, these alone."""
+    kept = [_counted({key: tensor.cpu() for key, tensor in part.items() if tensor is not None}) for part in parts]
+    return {key: torch.cat([part[key] for part in kept]) for key in kept[0]} if kept else {}
+
+
+def _counted(part: Part) -> Part:
+    counted = part.pop('counted', None)
+    return part if counted is None else {key: tensor[counted] for key, tensor in part.items()}
 
 
 def _parquet() -> tuple[Any, Any]:

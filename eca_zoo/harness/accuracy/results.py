@@ -44,6 +44,7 @@ class AccuracyResult:
         skipped: images that could not be decoded.
         checkpoint: file that was loaded; None for the model's own weights.
         fuse: the network ran in its form for inference.
+        gpu: its name; None for the CPU.
         error: why there is no accuracy; None if there is one.
         exit_code: of the command line for this error; 0 without.
     """
@@ -67,6 +68,7 @@ class AccuracyResult:
     skipped: tuple[BadImage, ...] = ()
     checkpoint: Path | None = None
     fuse: bool = False
+    gpu: str | None = None
     error: str | None = None
     exit_code: int = 0
 

@@ -9,20 +9,24 @@ from typing import Any
 import torch
 
 from eca_zoo.errors import EcaZooError, InputError, one_line, with_names
-from eca_zoo.harness.accuracy.class_names import names_of_classes
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
-from eca_zoo.harness.accuracy.loading import load_network
+from eca_zoo.harness.accuracy.loaded_network import load_network
 from eca_zoo.harness.accuracy.passes import NetworkInPass, OutOfMemoryError, Pass, PassOptions, StoppedError, blocks_of
-from eca_zoo.harness.accuracy.predictions import PredictionStore
+from eca_zoo.harness.accuracy.predictions import Part, PredictionStore
 from eca_zoo.harness.accuracy.results import AccuracyResult, Progress
 from eca_zoo.harness.accuracy.run_log import log_continued, log_position, log_result
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
-from eca_zoo.harness.data.batches import PixelTransform
+from eca_zoo.harness.data.batches import Loader, PixelTransform
 from eca_zoo.harness.data.datasets import OpenData
 from eca_zoo.harness.data.images import BadImage
-from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory, room_for_weights, weight_bytes
+from eca_zoo.harness.machine import processes as between
+from eca_zoo.harness.machine.device_errors import is_device_lost, is_out_of_memory, without_frames
+from eca_zoo.harness.machine.devices import hardware_name
+from eca_zoo.harness.machine.gpus import hardware_kind
+from eca_zoo.harness.machine.memory import release_memory, room_for_weights, weight_bytes
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main, gather, shard, sum_counts
+from eca_zoo.harness.networks.class_names import names_of_classes
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import label_names, weights_identity
 from eca_zoo.harness.resume.journal import RunDirectory
@@ -32,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 _TABLE = 'accuracy'
 # They move work about and no digit.
-_FREE_SETTINGS = ('workers', 'pin_memory')
+_FREE_SETTINGS = ('workers', 'pin_memory', 'prefetch')
 
 
 @dataclass
@@ -50,6 +54,14 @@ class AccuracyRun:
     store: PredictionStore | None = None
     results: dict[str, AccuracyResult] = field(default_factory=dict)
     class_indices: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    loader: Loader = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        assert settings.batch_size is not None
+        self.loader = Loader(
+            self.data.images, settings.batch_size, settings.workers or 0, bool(settings.pin_memory), settings.prefetch
+        )
 
     def evaluate(self, models: Sequence[ModelSpec]) -> dict[str, AccuracyResult]:
         self._continue_from_journal(models)
@@ -63,21 +75,47 @@ class AccuracyRun:
                     # Before any weights are fetched.
                     self._class_indices(spec.title, plan.num_classes, plan)
             except EcaZooError as error:
-                self._fail(spec, None, error)
+                self.fail(spec, None, error)
             else:
                 groups.setdefault(plan.pixels, []).append((spec, plan))
-        for group in groups.values():
-            passes = 0
-            waiting = list(group)
-            while waiting:
-                waiting = self._run_pass(waiting)
-                passes += 1
-                if waiting:
-                    _logger.warning(
-                        '%d more models of this transform do not fit into memory beside the others; the images are '
-                        'read again for them (pass %d)', len(waiting), passes + 1,
-                    )  # fmt: skip
+        try:
+            for group in groups.values():
+                self._run_passes(list(group))
+        finally:
+            self.loader.close()
         return self.results
+
+    def _run_passes(self, group: list[tuple[ModelSpec, InputPlan]]) -> None:
+        """Evaluate models of one transform: together as far as they fit, each alone if none does beside the others."""
+        queue, passes = [group], 0
+        while queue:
+            put_back, others, has_finished = self._run_pass(queue.pop(0))
+            passes += 1
+            if put_back and not has_finished:
+                # The same models together would only fail again.
+                queue = [[one] for one in put_back] + ([others] if others else []) + queue
+            elif put_back or others:
+                queue.insert(0, put_back + others)
+            if queue:
+                _logger.warning(
+                    '%d more models of this transform do not fit into memory beside the others; the images are '
+                    'read again for them (pass %d)', sum(map(len, queue)), passes + 1,
+                )  # fmt: skip
+
+    def meanwhile(self, titles: Sequence[str]) -> None:
+        """Show that models are evaluated elsewhere, unless a stop was asked for."""
+        if self.stop.signal_name is not None:
+            raise self._interrupted()
+        if self.progress is not None:
+            self.progress(Progress(0, len(self.data.images), titles))
+
+    def take(self, result: AccuracyResult, parts: list[Part]) -> None:
+        """Take a result, and guesses, that another process has counted."""
+        self.results[result.model] = result
+        if self.store is not None:
+            self.store.put(result.model, parts)
+        if result.error is None and self.journal is not None:
+            self.journal.record_row(result.model, result.to_json(), _TABLE)
 
     def say(self, remarks: Sequence[str]) -> None:
         """Log what a user has to know, once for all processes."""
@@ -125,14 +163,17 @@ class AccuracyRun:
         settings = dataclasses.asdict(self.settings)
         for name in _FREE_SETTINGS:
             del settings[name]
-        settings['device'] = torch.device(self.settings.device).type
+        device = torch.device(self.settings.device)
+        settings['device'] = device.type
         return {
+            'gpu': hardware_kind(device),
             'data': self.data.fingerprints(),
             'settings': settings,
             'predictions': self.store is not None,
         }
 
-    def _fail(self, spec: ModelSpec, plan: InputPlan | None, error: Exception) -> None:
+    def fail(self, spec: ModelSpec, plan: InputPlan | None, error: Exception) -> None:
+        """Take it that a model cannot be evaluated."""
         text = str(error) if isinstance(error, EcaZooError) else f'{spec.title}: {one_line(error)}'
         _logger.debug('%s failed', spec.title, exc_info=error)
         self.results[spec.title] = AccuracyResult(
@@ -146,11 +187,17 @@ class AccuracyRun:
         )
         log_result(self.results[spec.title])
 
-    def _run_pass(self, waiting: list[tuple[ModelSpec, InputPlan]]) -> list[tuple[ModelSpec, InputPlan]]:
-        """Evaluate as many of the models as fit into memory; returns those that are left for another pass."""
-        members, left = self._load(waiting)
+    def _run_pass(
+        self, waiting: list[tuple[ModelSpec, InputPlan]]
+    ) -> tuple[list[tuple[ModelSpec, InputPlan]], list[tuple[ModelSpec, InputPlan]], bool]:
+        """Evaluate as many of the models as fit into memory.
+
+        Returns:
+            Those that ran out of memory beside the others, those that were not loaded, and whether any has an outcome.
+        """
+        members, others = self._load(waiting)
         if not members:
-            return left
+            return [], others, True
         before = self._counted_before([spec.title for spec, _ in members])
         for spec, member in members:
             member.done = frozenset(before[spec.title][0])
@@ -165,15 +212,19 @@ class AccuracyRun:
             self.record_every, self.store is not None,
         )  # fmt: skip
         try:
-            Pass(self.data, [member for _, member in members], options).run(shard(todo, self.processes))
+            one = Pass(self.data, [member for _, member in members], options)
+            one.run(shard(todo, self.processes), self.loader)
         except StoppedError:
             raise self._interrupted() from None
-        for spec, member in members:
-            if self._finish(spec, member, before[spec.title], alone=len(members) == 1):
-                left.append((spec, member.plan))
-        del members
+        put_back = [
+            (spec, member.plan)
+            for spec, member in members
+            if self._finish(spec, member, before[spec.title], alone=len(members) == 1)
+        ]
+        outcome = put_back, others, len(put_back) < len(members)
+        del members, member, one
         release_memory()
-        return left
+        return outcome
 
     def _load(
         self, waiting: list[tuple[ModelSpec, InputPlan]]
@@ -188,14 +239,17 @@ class AccuracyRun:
                 member = self._member(spec, plan)
                 used += weight_bytes(member.network.module)
             except Exception as own:
-                error = own
+                if is_device_lost(own):
+                    raise
+                # Its frames hold the network.
+                error = without_frames(own)
             full = error is not None and is_out_of_memory(error) and bool(members)
-            outcomes = gather((_described(error), full, room is not None and used >= room))
+            outcomes = gather((between.described(error), full, room is not None and used >= room))
             if any(is_full for _, is_full, _ in outcomes):
                 return members, waiting[number:]
             first = next((outcome for outcome, _, _ in outcomes if outcome is not None), None)
             if first is not None:
-                self._fail(spec, plan, _raised(first))
+                self.fail(spec, plan, between.raised(first))
             elif member is not None:
                 members.append((spec, member))
             if any(is_used for _, _, is_used in outcomes):
@@ -210,7 +264,7 @@ class AccuracyRun:
             raise InputError(f'valid label {max(valid)} is none of the {network.num_classes} classes of {spec.title}')
         assert self.settings.batch_size is not None
         return NetworkInPass(
-            spec.title, network, plan, torch.tensor(indices), self.settings.batch_size, frozenset(), valid,
+            spec.title, network, plan, self.settings.batch_size, torch.tensor(indices), frozenset(), valid,
             DeviceTally(network.num_classes, torch.device(self.settings.device)),
         )  # fmt: skip
 
@@ -280,19 +334,19 @@ class AccuracyRun:
         self, spec: ModelSpec, member: NetworkInPass, before: tuple[list[int], list[dict[str, Any]]], alone: bool
     ) -> bool:
         """Add up what all processes counted; returns whether the model needs another pass for lack of memory."""
-        errors = gather(_described(member.error))
+        errors = gather(between.described(member.error))
         first = next((error for error in errors if error is not None), None)
         if first is not None:
             if not alone and any(error is not None and error[0] is OutOfMemoryError for error in errors):
                 return True
-            self._fail(spec, member.plan, _raised(first, spec.title))
+            self.fail(spec, member.plan, between.raised(first, spec.title))
             return False
         tally = member.tally.take()
         stored = [image for partial in before[1] for image in partial['bad']]
         for partial in before[1]:
             tally += Tally.from_json(partial['counts'], member.network.num_classes)
-        bad = [image for part in gather([*member.bad, *member.new_bad]) for image in part]
-        bad = sorted({BadImage(*image) for image in [*from_main(stored), *bad]})
+        found = [image for part in gather([*member.bad, *member.new_bad]) for image in part]
+        bad = sorted({BadImage(*image) for image in [*from_main(stored), *found]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
         summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
@@ -307,7 +361,7 @@ class AccuracyRun:
     def _result(
         self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...]
     ) -> AccuracyResult:
-        error = self._incomplete(total.images)
+        error = self.data.incomplete(total.images)
         count = member.network.num_classes
         named = names_of_classes(self.data, member.class_indices.tolist(), count, label_names(member.plan.cfg, count))
         return AccuracyResult(
@@ -327,22 +381,11 @@ class AccuracyRun:
             skipped=bad,
             checkpoint=spec.checkpoint,
             fuse=self.settings.fuse,
+            gpu=hardware_name(torch.device(self.settings.device)),
             error=error,
             exit_code=1 if error else 0,
             **_transform_columns(member.plan),
         )
-
-    def _incomplete(self, count: int) -> str | None:
-        """Why ``count`` images are not the data set; timm's readers of streams skip what they cannot read."""
-        spec, declared = self.data.spec, len(self.data.images)
-        if not count:
-            return f'{spec.name}: no image could be counted'
-        if self.data.images.is_stream and declared and count != declared and not spec.skip_bad_images:
-            return (
-                f'{spec.name}: {count} images came from the stream, {declared} were declared; the log says what could '
-                'not be read; repair it, correct --num-samples, or pass --skip-bad-images'
-            )
-        return None
 
 
 def _transform_columns(plan: InputPlan | None) -> dict[str, Any]:
@@ -350,14 +393,3 @@ def _transform_columns(plan: InputPlan | None) -> dict[str, Any]:
         return {}
     pixels = plan.pixels
     return {'img_size': pixels.input_size[-1], 'crop_pct': pixels.crop_pct, 'interpolation': pixels.interpolation}
-
-
-def _described(error: Exception | None) -> tuple[type, str] | None:
-    """An exception so that it can be sent to other processes."""
-    return None if error is None else (type(error), one_line(error))
-
-
-def _raised(described: tuple[type, str], title: str | None = None) -> EcaZooError | RuntimeError:
-    kind, text = described
-    text = f'{title}: {text}' if title is not None and not text.startswith(title) else text
-    return kind(text) if issubclass(kind, EcaZooError) else RuntimeError(text)

@@ -47,6 +47,9 @@ class EvalSettings:
         use_ema: load the averaged weights of a training checkpoint.
         normalize_in_workers: normalise images one by one, as timm does without its prefetcher.
         pin_memory: page-locked batches, on CUDA; by default there.
+        prefetch: batches that each process that decodes makes ahead; by default two.
+        cudnn_benchmark: let cuDNN choose its algorithms by a race, on CUDA: faster, but digits may differ between runs;
+            by default by rules, so that a run that is continued gives the same digits.
         seed: of random weights, where a model has some.
         preprocess: ``exact`` gives timm's pixels, ``fast`` nearly the same ones in less time.
     """
@@ -75,6 +78,8 @@ class EvalSettings:
     use_ema: bool = False
     normalize_in_workers: bool = False
     pin_memory: bool | None = None
+    prefetch: int | None = None
+    cudnn_benchmark: bool = False
     seed: int = 42
     preprocess: PreprocessMode = 'exact'
 
@@ -105,7 +110,7 @@ class EvalSettings:
         Raises:
             InputError: a value is out of range, unknown, or contradicts another.
         """
-        for name in ('batch_size', 'img_size', 'crop_border_pixels'):
+        for name in ('batch_size', 'img_size', 'crop_border_pixels', 'prefetch'):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f'{name} must be at least 1, not {value}')

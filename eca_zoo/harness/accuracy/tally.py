@@ -94,8 +94,9 @@ class DeviceTally:
         right: torch.Tensor,
         positions: torch.Tensor,
         classes: torch.Tensor | None = None,
+        counted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Count one batch; everything is on the device.
+        """Count one batch; everything is on the device, and nothing waits for it.
 
         Args:
             logits: (N, K).
@@ -103,18 +104,23 @@ class DeviceTally:
             right: (N,) the same, or (N, L) indices of all right classes, padded with -1.
             positions: (N,) of the images in the data set.
             classes: (K,) the model's class index of each logit, where they are a part of its classes.
+            counted: (N,) which images count, where not all do; the target of the others may be -1.
 
         Returns:
             (N, min(5, K)) best classes among the K, best first.
         """
         guesses = top_guesses(logits)
         first, any_of_five = are_correct(guesses, right)
-        rows = torch.stack([torch.ones_like(first), first, any_of_five, torch.zeros_like(first)], dim=1).long()
-        counted, guessed = (target, guesses[:, 0]) if classes is None else (classes[target], classes[guesses[:, 0]])
-        self._per_class.index_add_(0, counted, rows)
-        self._per_class[:, PREDICTED].index_add_(0, guessed, torch.ones_like(guessed))
-        self._loss += loss_units(logits, target).sum()
-        is_bad = ~torch.isfinite(logits).all(dim=1)
+        ones = torch.ones_like(first) if counted is None else counted
+        if counted is not None:
+            # Left in and weighted with 0: how many they are is known on the device alone.
+            target = target.clamp(min=0)
+        rows = torch.stack([ones, first & ones, any_of_five & ones, torch.zeros_like(first)], dim=1).long()
+        classes_met, guessed = (target, guesses[:, 0]) if classes is None else (classes[target], classes[guesses[:, 0]])
+        self._per_class.index_add_(0, classes_met, rows)
+        self._per_class[:, PREDICTED].index_add_(0, guessed, ones.long())
+        self._loss += (loss_units(logits, target) * ones).sum()
+        is_bad = ~torch.isfinite(logits).all(dim=1) & ones
         self._first_bad = torch.minimum(self._first_bad, torch.where(is_bad, positions, _NONE_BAD).min())
         return guesses
 

@@ -90,17 +90,27 @@ class Batch(NamedTuple):
 
     Attributes:
         block: its number; -1 in a stream.
-        positions: (N,) int64, of the images in the data set; -1 in a stream.
+        indices: (2, N) int64 on the CPU: ``positions`` and ``labels``, in one tensor because they are copied together.
         pixels: (N, C, H, W) bytes with channels last in memory, or float32 if they are normalised.
-        labels: (N,) int64 labels of the data set.
         bad: images of the block that could not be decoded.
+        sent: ``indices`` on the device; None before ``on_device``.
     """
 
     block: int
-    positions: torch.Tensor
+    indices: torch.Tensor
     pixels: torch.Tensor
-    labels: torch.Tensor
     bad: list[BadImage]
+    sent: torch.Tensor | None = None
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """(N,) of the images in the data set; -1 in a stream."""
+        return self.indices[0]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """(N,) labels of the data set."""
+        return self.indices[1]
 
 
 def number_of_blocks(count: int, block_size: int) -> int:
@@ -111,13 +121,14 @@ def number_of_blocks(count: int, block_size: int) -> int:
 class _Blocks(Dataset):
     """The block with a number: consecutive images, so that a batch is the same whichever process makes it."""
 
-    def __init__(self, images: Images, transform: PixelTransform, block_size: int) -> None:
-        self._images, self._transform, self._block_size = images, transform, block_size
-        self._decode: Callable[[Any], Any] | None = None
+    def __init__(self, images: Images, block_size: int) -> None:
+        self._images, self._block_size = images, block_size
+        self._transform: PixelTransform | None = None
 
-    def __getitem__(self, block: int) -> Batch:
-        if self._decode is None:
-            self._decode = self._transform.build()
+    def __getitem__(self, asked: tuple[PixelTransform, int]) -> Batch:
+        transform, block = asked
+        if self._transform != transform:
+            self._transform, self._decode = transform, transform.build()
         start = block * self._block_size
         pixels: list[Any] = []
         good: list[int] = []
@@ -135,7 +146,7 @@ class _Blocks(Dataset):
                 continue
             good.append(position)
             labels.append(label)
-        return Batch(block, _int64(good), _stacked(pixels, self._transform), _int64(labels), bad)
+        return Batch(block, _indices(good, labels), _stacked(pixels, transform), bad)
 
 
 class _Stream(IterableDataset):
@@ -159,8 +170,7 @@ class _Stream(IterableDataset):
             yield self._batch(pixels, labels)
 
     def _batch(self, pixels: list[Any], labels: list[int]) -> Batch:
-        nowhere = torch.full((len(labels),), -1)
-        return Batch(-1, nowhere, _stacked(pixels, self._transform), _int64(labels), [])
+        return Batch(-1, _indices([-1] * len(labels), labels), _stacked(pixels, self._transform), [])
 
 
 def _stacked(pixels: list[Any], transform: PixelTransform) -> torch.Tensor:
@@ -169,51 +179,77 @@ def _stacked(pixels: list[Any], transform: PixelTransform) -> torch.Tensor:
     return stack_channels_last(pixels) if transform.std is None else torch.stack(pixels)
 
 
-def _int64(values: Sequence[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int64)
+def _indices(positions: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
+    return torch.tensor([positions, labels], dtype=torch.int64)
 
 
-def make_loader(
-    images: Images,
-    transform: PixelTransform,
-    block_size: int,
-    blocks: Sequence[int],
-    num_workers: int,
-    pin_memory: bool = False,
-) -> Iterable[Batch]:
-    """Batches of the given blocks in their order; all images in the reader's order for a stream.
+class Loader:
+    """Batches of one data set; the processes that decode stay for all passes over it, whatever their transforms."""
 
-    Args:
-        images: the data set.
-        transform: what is done to each image.
-        block_size: images of a block.
-        blocks: numbers of the blocks; of no use for a stream.
-        num_workers: processes that decode.
-        pin_memory: page-locked batches.
-    """
-    num_workers = min(num_workers, max(len(blocks), 1)) if not images.is_stream else num_workers
-    data: Any
-    if isinstance(images, StreamedImages):
-        data = _Stream(images, transform, block_size, num_workers)
-    else:
-        data = _Blocks(images, transform, block_size)
-    return DataLoader(
-        data,
-        batch_size=None,
-        sampler=None if images.is_stream else list(blocks),
-        num_workers=num_workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_prepare_worker,
-        pin_memory=pin_memory,
-        # Without one, the loader would fix the process's own start method for good.
-        multiprocessing_context=start_method() if num_workers else None,
-        # Without one, the loader would draw from torch's global random state.
-        generator=torch.Generator(),
-    )
+    def __init__(
+        self,
+        images: Images,
+        block_size: int,
+        num_workers: int,
+        pin_memory: bool = False,
+        prefetch: int | None = None,
+    ) -> None:
+        """No process is started before the first pass.
+
+        Args:
+            images: the data set.
+            block_size: images of a block.
+            num_workers: processes that decode; 0 decodes in this one.
+            pin_memory: page-locked batches.
+            prefetch: batches that each process makes ahead; by default two.
+        """
+        self._images, self._block_size = images, block_size
+        self._num_workers, self._pin_memory, self._prefetch = num_workers, pin_memory, prefetch
+        self._asked: list[tuple[PixelTransform, int]] = []
+        self._loader: DataLoader | None = None
+
+    def batches(self, transform: PixelTransform, blocks: Sequence[int]) -> Iterable[Batch]:
+        """Batches of the given blocks in their order; all images in the reader's order for a stream.
+
+        Args:
+            transform: what is done to each image.
+            blocks: numbers of the blocks; of no use for a stream.
+        """
+        if isinstance(self._images, StreamedImages):
+            stream = _Stream(self._images, transform, self._block_size, self._num_workers)
+            return self._data_loader(stream, None, self._num_workers)
+        self._asked[:] = [(transform, block) for block in blocks]
+        if not self._asked:
+            return ()
+        if self._loader is None:
+            workers = min(self._num_workers, number_of_blocks(len(self._images), self._block_size))
+            self._loader = self._data_loader(_Blocks(self._images, self._block_size), self._asked, workers)
+        return self._loader
+
+    def close(self) -> None:
+        """End the processes."""
+        self._loader = None
+
+    def _data_loader(self, data: Any, sampler: Any, workers: int) -> DataLoader:
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=prepare_worker,
+            pin_memory=self._pin_memory,
+            prefetch_factor=self._prefetch if workers else None,
+            persistent_workers=workers > 0 and sampler is not None,
+            # Without one, the loader would fix the process's own start method for good.
+            multiprocessing_context=start_method() if workers else None,
+            # Without one, the loader would draw from torch's global random state.
+            generator=torch.Generator(),
+        )
 
 
 def start_method() -> str:
-    """How processes of a loader start: as the process has chosen, or by the platform's default."""
+    """How a loader starts its processes: the way of this process, or the system's where it has chosen none yet."""
     return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
@@ -221,32 +257,41 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _prepare_worker(worker_id: int) -> None:
+def prepare_worker(worker_id: int) -> None:
     """Leave signals to the main process: it stops its workers after it has saved what they did."""
     assert get_worker_info() is not None
     leave_signals_to_parent()
 
 
 def on_device(batches: Iterable[Batch], device: torch.device, channels_last: bool) -> Iterator[Batch]:
-    """Batches with their pixels on ``device``; on CUDA the next batch is copied while the current one is used."""
+    """Batches with their pixels and indices on ``device``; on CUDA the next is copied while the current one is used."""
     if device.type != 'cuda':
         for batch in batches:
-            yield batch._replace(pixels=_laid_out(batch.pixels.to(device), channels_last))
+            yield _sent(batch, device, channels_last)
         return
     stream = torch.cuda.Stream(device)
     ready: Batch | None = None
     for batch in batches:
+        current = torch.cuda.current_stream(device)
         # Memory that the consumer gave back must not be overwritten before its work is done.
-        stream.wait_stream(torch.cuda.current_stream(device))
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            pixels = _laid_out(batch.pixels.to(device, non_blocking=True), channels_last)
+            sent = _sent(batch, device, channels_last)
         if ready is not None:
             yield ready
-        torch.cuda.current_stream(device).wait_stream(stream)
-        pixels.record_stream(torch.cuda.current_stream(device))
-        ready = batch._replace(pixels=pixels)
+        current.wait_stream(stream)
+        for tensor in (sent.pixels, sent.sent):
+            if tensor is not None:
+                tensor.record_stream(current)
+        ready = sent
     if ready is not None:
         yield ready
+
+
+def _sent(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
+    asynchronous = device.type == 'cuda'
+    pixels = _laid_out(batch.pixels.to(device, non_blocking=asynchronous), channels_last)
+    return batch._replace(pixels=pixels, sent=batch.indices.to(device, non_blocking=asynchronous))
 
 
 def _laid_out(pixels: torch.Tensor, channels_last: bool) -> torch.Tensor:

@@ -89,6 +89,18 @@ class OpenData:
             )
         return lines
 
+    def incomplete(self, count: int) -> str | None:
+        """Why ``count`` images are not the data set; timm's readers of streams skip what they cannot read."""
+        declared = len(self.images)
+        if not count:
+            return f'{self.spec.name}: no image could be counted'
+        if self.images.is_stream and declared and count != declared and not self.spec.skip_bad_images:
+            return (
+                f'{self.spec.name}: {count} images came from the stream, {declared} were declared; the log says what '
+                'could not be read; repair it, correct --num-samples, or pass --skip-bad-images'
+            )
+        return None
+
     def fingerprints(self) -> dict[str, Any]:
         """JSON values that fix what is evaluated: the images by their fingerprint, and their labels."""
         files = {'class_map': self.spec.class_map, 'ground_truth': self.spec.ground_truth}

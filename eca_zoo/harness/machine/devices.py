@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 
 import torch
 
@@ -54,6 +55,19 @@ def visible_devices(device: torch.device) -> list[torch.device]:
         return [device]
     every = [torch.device(device.type, index) for index in range(_device_counts()[device.type])]
     return [other for other in every if hardware_name(other) == hardware_name(device)]
+
+
+@contextlib.contextmanager
+def as_current(device: torch.device) -> Iterator[None]:
+    """Have ``device`` be torch's current one, so that nothing takes memory of another GPU by default.
+
+    Loaders with page-locked batches, compilers and empty caches use the current one, whatever tensors are on.
+    """
+    if device.type not in ('cuda', 'xpu'):
+        yield
+        return
+    with getattr(torch, device.type).device(device):
+        yield
 
 
 def hardware_name(device: torch.device) -> str | None:

@@ -4,32 +4,50 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from eca_zoo.harness.machine.flags import described_flags
+from eca_zoo.harness.machine.gpus import busy_gpus, describe_gpus, driver_version
 
 _PACKAGES = (
     'eca-zoo', 'torch', 'torchvision', 'timm', 'numpy', 'pillow', 'pillow-simd', 'safetensors', 'huggingface_hub',
     'onnx', 'onnxruntime', 'openvino', 'triton',
 )  # fmt: skip
 _VARIABLES = (
-    'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'KMP_AFFINITY', 'CUDA_VISIBLE_DEVICES', 'PYTORCH_CUDA_ALLOC_CONF',
-    'GLIBC_TUNABLES', 'LD_PRELOAD',
+    'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'KMP_AFFINITY', 'CUDA_VISIBLE_DEVICES', 'CUDA_DEVICE_ORDER',
+    'CUDA_LAUNCH_BLOCKING', 'CUDA_MODULE_LOADING', 'CUDA_DEVICE_MAX_CONNECTIONS', 'CUBLAS_WORKSPACE_CONFIG',
+    'NVIDIA_TF32_OVERRIDE', 'TORCH_ALLOW_TF32_CUBLAS_OVERRIDE', 'TORCH_CUDNN_V8_API_DISABLED', 'PYTORCH_ALLOC_CONF',
+    'PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_HIP_ALLOC_CONF', 'PYTORCH_NO_CUDA_MEMORY_CACHING', 'GLIBC_TUNABLES',
+    'LD_PRELOAD',
 )  # fmt: skip
-# Of glibc's allocator.
-_PREFIX = 'MALLOC_'
+# Of glibc's allocator, of communication, and of libraries and compilers that choose kernels.
+_PREFIXES = (
+    'MALLOC_',
+    'NCCL_',
+    'TORCHINDUCTOR_',
+    'TORCHDYNAMO_',
+    'CUDNN_',
+    'CUBLAS_',
+    'CUBLASLT_',
+    'MIOPEN_',
+    'TRITON_',
+)
 
 
-def describe_environment(command_line: Sequence[str]) -> dict[str, Any]:
+def describe_environment(
+    command_line: Sequence[str], flags_in_force: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Everything about this process and machine that can move a figure, ready for JSON.
 
     Args:
         command_line: the command as it was given.
+        flags_in_force: torch's flags during each measurement, see ``flags.flags_in_force``.
     """
+    gpus = describe_gpus()
     return {
         'command_line': list(command_line),
         'versions': {'python': platform.python_version(), **_versions()},
@@ -39,13 +57,18 @@ def describe_environment(command_line: Sequence[str]) -> dict[str, Any]:
         'memory_mb': _memory_mb(),
         'threads': {'intra_op': torch.get_num_threads(), 'inter_op': torch.get_num_interop_threads()},
         'variables': {
-            name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith(_PREFIX)
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name in _VARIABLES or name.startswith(_PREFIXES)
         },
         'flags': described_flags(),
-        'gpus': _gpus(),
+        'flags_in_force': dict(flags_in_force or {}),
+        'gpus': gpus,
+        'busy': busy_gpus(gpus),
         'cuda': torch.version.cuda,
         'cudnn': torch.backends.cudnn.version() if torch.cuda.is_available() else None,
-        'driver': _driver_version(),
+        'nccl': _nccl_version(),
+        'driver': driver_version(),
     }
 
 
@@ -71,27 +94,14 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _nccl_version() -> str | None:
+    if not torch.cuda.is_available() or not torch.distributed.is_nccl_available():
+        return None
+    return '.'.join(map(str, torch.cuda.nccl.version()))
+
+
 def _memory_mb() -> int | None:
     try:
         return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2**20
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _gpus() -> list[dict[str, Any]]:
-    if not torch.cuda.is_available():
-        return []
-    properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return [
-        {'name': p.name, 'memory_mb': p.total_memory // 2**20, 'capability': f'{p.major}.{p.minor}'} for p in properties
-    ]
-
-
-def _driver_version() -> str | None:
-    """Version of NVIDIA's driver, where there is one."""
-    try:
-        text = Path('/proc/driver/nvidia/version').read_text(encoding='utf-8')
-    except OSError:
-        return None
-    match = re.search(r'\s(\d+\.\d+(?:\.\d+)?)\s', text)
-    return match.group(1) if match else None

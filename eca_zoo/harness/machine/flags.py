@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+_MOST_VARIANTS = 2**16
 # The settings of float32 arithmetic that torch has since 2.9, by the operators that they are about; the older ones
 # (float32_matmul_precision, allow_tf32) cannot express every state of them and raise where they are read in such a one.
 _OPERATORS = (
@@ -42,6 +43,37 @@ def numeric_flags(
         cudnn.benchmark, cudnn.deterministic = before[:2]
         if threads is not None:
             torch.set_num_threads(before[2])
+
+
+@contextlib.contextmanager
+def compiled_alone(active: bool = True) -> Iterator[None]:
+    """Have torch's compiler begin anew, and compile every network that it is given.
+
+    Networks of one class share a count of compiled variants, beyond which they would silently run uncompiled; another
+    count, of all variants, caps it. What other code has compiled in this process is compiled again at its next call.
+
+    Args:
+        active: False does nothing.
+    """
+    if not active:
+        yield
+        return
+    import torch._dynamo
+
+    # Their names before torch 2.7 are understood too.
+    limits: dict[str, Any] = {'cache_size_limit': _MOST_VARIANTS, 'accumulated_cache_size_limit': _MOST_VARIANTS}
+    torch._dynamo.reset()
+    try:
+        with torch._dynamo.config.patch(limits):
+            yield
+    finally:
+        torch._dynamo.reset()
+
+
+def flags_in_force(precision: str, **options: Any) -> dict[str, Any]:
+    """The flags that are in force inside ``numeric_flags`` with these arguments, ready for JSON."""
+    with numeric_flags(precision, **options):
+        return described_flags() | {'threads': torch.get_num_threads()}
 
 
 def described_flags() -> dict[str, Any]:

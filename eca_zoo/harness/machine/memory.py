@@ -1,4 +1,4 @@
-"""Memory of a device: what is free, what a network takes, keeping it, and telling a lack of it from other errors."""
+"""Memory of a device: what is free, what a network takes, and keeping it."""
 
 import ctypes
 import gc
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-_SIGNS = ('out of memory', "can't allocate memory", 'failed to allocate', 'bad_alloc')
 # Share of the free memory that weights may take; the rest is for activations and batches.
 _SHARE_OF_WEIGHTS = 0.5
 # Of glibc's malloc.h.
@@ -18,17 +17,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 KEEPING_VARIABLES = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': '-1'}
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that a device has no memory left."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in _SIGNS)
-
-
 def release_memory() -> None:
-    """Give memory that nothing refers to back to the device."""
+    """Give memory that nothing refers to back to the device; outside ``except``, whose error may refer to it."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    for kind in ('cuda', 'xpu', 'mps'):
+        backend = getattr(torch, kind)
+        if backend.is_available() and (kind == 'mps' or backend.is_initialized()):
+            backend.empty_cache()
 
 
 def keep_freed_memory() -> None:

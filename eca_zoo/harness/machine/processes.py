@@ -241,3 +241,15 @@ def agreed(work: Callable[[], _T]) -> _T:
         kind, text = first
         raise kind(text) if current().is_main else ErrorElsewhere(text, kind.exit_code)
     return result
+
+
+def described(error: Exception | None) -> tuple[type, str] | None:
+    """An exception so that it can be sent to other processes."""
+    return None if error is None else (type(error), one_line(error))
+
+
+def raised(found: tuple[type, str], title: str | None = None) -> EcaZooError | RuntimeError:
+    """The exception that ``described`` made ``found`` of; with the title of a model, one for the user."""
+    kind, text = found
+    text = f'{title}: {text}' if title is not None and not text.startswith(title) else text
+    return kind(text) if issubclass(kind, EcaZooError) else RunError(text) if title is not None else RuntimeError(text)

@@ -1,7 +1,7 @@
 """Why a network cannot be timed, in one line with a remedy."""
 
 from eca_zoo.errors import EcaZooError, one_line
-from eca_zoo.harness.machine.memory import is_out_of_memory
+from eca_zoo.harness.machine.device_errors import is_out_of_memory
 from eca_zoo.harness.speed.settings import ThroughputSettings
 
 _TOO_SMALL = ('too small', "can't be greater than actual input size", 'spatial size')

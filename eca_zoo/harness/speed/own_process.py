@@ -1,7 +1,7 @@
 """A network that is timed on the CPU in a process of its own, so that no figure depends on what ran before.
 
-What tensors cost on the CPU depends on the heap that earlier work of the process has left behind. The process is a
-plain interpreter, not one of ``multiprocessing``'s, which would run the user's script again.
+What tensors cost on the CPU depends on the heap that earlier work of the process has left behind. The process has
+imported what it needs and nothing more, see ``launcher``.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import dataclasses
 import os
 import pickle
 import signal
-import subprocess
 import sys
 from typing import Any, BinaryIO
 
@@ -17,14 +16,14 @@ import timm
 import torch
 
 from eca_zoo.errors import RunError, one_line
-from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
 from eca_zoo.harness.machine.memory import KEEPING_VARIABLES
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
+from eca_zoo.harness.speed.launcher import Child, Launcher
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.speed.timer import Timer
 
-_START = 'import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); import {module}; {module}.serve()'
 _SECONDS_TO_END = 10
 #: What to do where a network cannot be had in a process that keeps freed memory.
 OTHER_WAY = 'leave out keep_freed_memory, or start your own process with ' + ' '.join(
@@ -56,27 +55,23 @@ def runs_apart(spec: ModelSpec, settings: ThroughputSettings) -> bool:
 class OwnProcess:
     """A ``Timer`` in a process of its own, with its attributes and methods."""
 
-    def __init__(self, spec: ModelSpec, settings: ThroughputSettings) -> None:
-        """Start the process, and do not wait for it.
+    def __init__(self, spec: ModelSpec, settings: ThroughputSettings, launcher: Launcher) -> None:
+        """Start nothing yet.
 
         Args:
             spec: what to time.
             settings: checked settings, for the CPU.
+            launcher: of ``launcher_of`` the settings.
         """
         settings = dataclasses.replace(settings, threads=settings.threads or torch.get_num_threads())
         self.batch_size = 0
         self.input_size = (0, 0, 0)
         self.peak_memory_mb: float | None = None
+        self.peak_reserved_mb: float | None = None
         self._request: Any = spec, settings
         self._has_work = False
-        variables = KEEPING_VARIABLES if settings.keep_freed_memory else {}
-        self._process = subprocess.Popen(
-            [sys.executable, '-c', _START.format(module=__name__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | variables, start_new_session=True,
-        )  # fmt: skip
-        # A process that has ended by now is noticed by ``start``.
-        with contextlib.suppress(RunError):
-            self._send(sys.path)
+        self._launcher = launcher
+        self._process: Child | None = None
 
     def start(self) -> None:
         """Wait until the process has imported what it needs, so that no network is timed meanwhile.
@@ -84,6 +79,7 @@ class OwnProcess:
         Raises:
             RunError: it ended.
         """
+        self._process = self._launcher.start()
         self._receive()
         self._has_work = True
 
@@ -108,32 +104,31 @@ class OwnProcess:
 
     def close(self) -> None:
         """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
+        if self._process is None:
+            return
+        for pipe in (self._process.requests, self._process.answers):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-        try:
-            self._process.wait(_SECONDS_TO_END if self._has_work else 0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        if self._process.wait(_SECONDS_TO_END if self._has_work else 0) is None:
+            os.kill(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _send(self, message: Any) -> None:
-        assert self._process.stdin is not None
+        assert self._process is not None
         try:
             content = pickle.dumps(message)
         except Exception as error:  # whatever a user's module raises
             raise RunError(f'it cannot be sent to a process of its own ({one_line(error)}); {OTHER_WAY}') from error
         try:
-            self._process.stdin.write(content)
-            self._process.stdin.flush()
+            self._process.requests.write(content)
+            self._process.requests.flush()
         except OSError:
             raise self._ended() from None
 
     def _receive(self) -> Any:
-        assert self._process.stdout is not None
+        assert self._process is not None
         try:
-            kind, content = pickle.load(self._process.stdout)
+            kind, content = pickle.load(self._process.answers)
         except (EOFError, pickle.UnpicklingError, OSError):
             raise self._ended() from None
         if kind == 'unknown':
@@ -143,9 +138,16 @@ class OwnProcess:
         return content
 
     def _ended(self) -> RunError:
+        assert self._process is not None
         code = self._process.wait()
+        assert code is not None
         how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with code {code}'
         return RunError(f'the process that timed it {how}; memory may be short: try a smaller batch size')
+
+
+def launcher_of(settings: ThroughputSettings) -> Launcher:
+    """For the processes of networks that are timed with ``settings``."""
+    return Launcher(__name__, serve.__name__, KEEPING_VARIABLES if settings.keep_freed_memory else {})
 
 
 def serve() -> None:
@@ -173,7 +175,7 @@ def _serve(answers: BinaryIO) -> None:
         _tell(answers, 'unknown', architecture)
         return
     timer = Timer(spec, settings)
-    with numeric_flags(settings.precision, settings.threads):
+    with numeric_flags(settings.precision, settings.threads), compiled_alone(bool(settings.compile)):
         try:
             timer.warm_up()
             _tell(answers, 'ready', (timer.batch_size, timer.input_size))

@@ -22,8 +22,10 @@ class ThroughputResult:
         relative: median over the rounds of images a second divided by the baseline's in the same round; None without,
             and for another input size than the baseline's.
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
+        peak_reserved_mb: most memory (2^20 bytes) that torch took from CUDA for it, unused parts of blocks included.
         error: why there is no measurement; None if there is one.
         baseline: title of the network that ``relative`` refers to.
+        gpu: its name; None for the CPU.
     """
 
     model: str
@@ -37,5 +39,7 @@ class ThroughputResult:
     steps: int = 0
     relative: float | None = None
     peak_memory_mb: float | None = None
+    peak_reserved_mb: float | None = None
     error: str | None = None
     baseline: str | None = None
+    gpu: str | None = None

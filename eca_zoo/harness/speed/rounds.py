@@ -4,22 +4,22 @@ import contextlib
 import dataclasses
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from queue import Queue
 
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.machine.devices import resolve_device, visible_devices
-from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.machine.device_errors import device_answers, is_device_lost
+from eca_zoo.harness.machine.devices import as_current, hardware_name, resolve_device, visible_devices
+from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
 from eca_zoo.harness.machine.memory import release_memory
 from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
-from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, runs_apart
+from eca_zoo.harness.speed.fan_out import FanOut, LostDeviceError, Meter
+from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, launcher_of, runs_apart
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.speed.timer import Timer
@@ -93,13 +93,8 @@ def throughput_groups(
     groups = _groups(specs, baseline, len(devices))
     total = sum(map(len, groups)) * (checked.rounds + 1)
     meter = _Meter(total, progress)
-    if len(devices) == 1:
-        here = dataclasses.replace(checked, device=devices[0])
-        measured: Iterable[list[ThroughputResult]] = (_measure_group(group, here, baseline, meter) for group in groups)
-    else:
-        measured = _in_other_processes(groups, checked, baseline, devices, meter)
     seen: set[str] = set()
-    for results in measured:
+    for results in _measured(groups, checked, baseline, devices, meter):
         yield [result for result in results if result.model not in seen]
         seen |= {result.model for result in results}
 
@@ -111,56 +106,38 @@ class _Meter:
     total: int
     report: Progress | None
     done: int = 0
+    text: str = ''
+
+    def at(self, title: str) -> None:
+        """Nothing is shown of it."""
 
     def advance(self, text: str, by: int = 1) -> None:
-        self.done += by
+        """Report; without a text the last one."""
+        self.done, self.text = self.done + by, text or self.text
         if self.report is not None:
-            self.report(self.done, self.total, text)
+            self.report(self.done, self.total, self.text)
 
 
-def _in_other_processes(
+def _measured(
     groups: list[list[ModelSpec]],
     settings: ThroughputSettings,
     baseline: Baseline,
     devices: Sequence[str],
     meter: _Meter,
 ) -> Iterator[list[ThroughputResult]]:
-    """One process a device, each measuring a group at a time; results in the order in which groups are done."""
-    context = get_context('spawn')
-    with context.Manager() as manager, ProcessPoolExecutor(len(devices), context) as pool:
-        free = manager.Queue()
-        for device in devices:
-            free.put(device)
-        jobs = {pool.submit(_measure_on_free_device, group, settings, baseline, free): group for group in groups}
+    """Results by group: here on one device, as long as this process has it, else in a process for each device."""
+    elsewhere = FanOut(settings, devices, baseline, meter, _measure_group)
+    if len(devices) > 1 or not device_answers(torch.device(devices[0])):
+        yield from elsewhere.run(groups)
+        return
+    here = dataclasses.replace(settings, device=devices[0])
+    for index, group in enumerate(groups):
         try:
-            for job in as_completed(jobs):
-                group = jobs[job]
-                others = {spec.title for other in groups if other is not group for spec in other}
-                yield _outcome(job, [spec for spec in group if spec.title not in others], settings)
-                meter.advance(', '.join(spec.title for spec in group), len(group) * (settings.rounds + 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _outcome(
-    job: 'Future[list[ThroughputResult]]', group: list[ModelSpec], settings: ThroughputSettings
-) -> list[ThroughputResult]:
-    """The results of a job; if its process was killed (out of memory, a driver's fault), that for ``group``."""
-    try:
-        return job.result()
-    except Exception as error:
-        reason = f'its process ended: {" ".join(str(error).split()) or type(error).__name__}'
-        return [ThroughputResult(spec.title, settings, error=reason) for spec in group]
-
-
-def _measure_on_free_device(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, free: 'Queue[str]'
-) -> list[ThroughputResult]:
-    device = free.get()
-    try:
-        return _measure_group(group, dataclasses.replace(settings, device=device), baseline, _Meter(0, None))
-    finally:
-        free.put(device)
+            results = _measure_group(group, here, baseline, meter)
+        except LostDeviceError as lost:
+            yield from elsewhere.after_loss(group, groups[index + 1 :], lost)
+            return
+        yield results
 
 
 def _groups(specs: Sequence[ModelSpec], baseline: Baseline, workers: int = 1) -> list[list[ModelSpec]]:
@@ -182,18 +159,23 @@ def _groups(specs: Sequence[ModelSpec], baseline: Baseline, workers: int = 1) ->
 
 
 def _measure_group(
-    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, meter: _Meter
+    group: list[ModelSpec], settings: ThroughputSettings, baseline: Baseline, meter: Meter
 ) -> list[ThroughputResult]:
     timed_networks = [_TimedNetwork(spec) for spec in group]
     with contextlib.ExitStack() as during:
+        during.enter_context(as_current(torch.device(settings.device)))
         during.enter_context(numeric_flags(settings.precision, settings.threads))
+        during.enter_context(compiled_alone(bool(settings.compile)))
+        launcher = during.enter_context(launcher_of(settings))
         for timed in timed_networks:
-            timed.timer = (OwnProcess if runs_apart(timed.spec, settings) else Timer)(timed.spec, settings)
+            apart = runs_apart(timed.spec, settings)
+            timed.timer = OwnProcess(timed.spec, settings, launcher) if apart else Timer(timed.spec, settings)
             during.callback(_close, timed)
         for timed in timed_networks:
             _guarded(timed, settings, _start)
         for timed in timed_networks:
             if timed.error is None:
+                meter.at(timed.spec.title)
                 _guarded(timed, settings, lambda c: _warm_up(c, settings))
             meter.advance(f'warmed up {timed.spec.title}')
         running = [timed for timed in timed_networks if timed.error is None]
@@ -202,6 +184,7 @@ def _measure_group(
             start = index % max(len(running), 1)
             for timed in running[start:] + running[:start]:
                 if timed.error is None:
+                    meter.at(timed.spec.title)
                     _guarded(timed, settings, _time_round)
             meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
     release_memory()
@@ -219,12 +202,18 @@ def _close(timed: _TimedNetwork) -> None:
 
 
 def _guarded(timed: _TimedNetwork, settings: ThroughputSettings, work: Callable[[_TimedNetwork], None]) -> None:
-    """Do ``work``; what goes wrong is kept as the timed's error, and its memory is given back."""
+    """Do ``work``; what goes wrong is kept as the timed's error, and its memory is given back.
+
+    Raises:
+        LostDeviceError: this process can do nothing more on its device.
+    """
     try:
         work(timed)
     except Exception as error:
         timed.error = reason(error, settings, timed.timer.batch_size if timed.timer is not None else 0)
-        _logger.debug('%s failed', timed.spec.title, exc_info=True)
+        _logger.debug('%s failed\n%s', timed.spec.title, traceback.format_exc())
+        if is_device_lost(error):
+            raise LostDeviceError(timed.spec.title, timed.error) from None
     if timed.error is not None:
         _logger.warning('%s: %s', timed.spec.title, timed.error)
         _close(timed)
@@ -277,6 +266,8 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         relative=relative,
         baseline=baseline.spec.title if baseline is not None else None,
         peak_memory_mb=timed.timer.peak_memory_mb,
+        peak_reserved_mb=timed.timer.peak_reserved_mb,
+        gpu=hardware_name(torch.device(settings.device)),
     )
 
 

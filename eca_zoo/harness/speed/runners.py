@@ -43,6 +43,8 @@ class Runner:
     def prepare(self, batch_size: int) -> None:
         """Make ``step`` run batches of ``batch_size`` images."""
         self.batch_size = batch_size
+        # With it go the images of the batch size before.
+        self.__dict__.pop('step', None)
         self.step: Step = _STEPS[self.settings.backend](self)
 
     def images(self) -> torch.Tensor:
@@ -59,14 +61,18 @@ class Runner:
         if settings.channels_last:
             self._model.to(memory_format=torch.channels_last)
         if settings.compile:
-            self._model.compile(backend=settings.compile, mode=settings.compile_mode or None)
+            # Else a second batch size, or network of the class, would be compiled for any.
+            self._model.compile(backend=settings.compile, mode=settings.compile_mode or None, dynamic=False)
 
     def _torch_step(self) -> Step:
         model, images = self._model, self.images()
         precision, device = self.settings.precision, self.device
+        # CUDA graphs may then write over the outputs of the step before.
+        begin = torch.compiler.cudagraph_mark_step_begin if self.settings.compile else lambda: None
         if not self.settings.train:
 
             def infer() -> torch.Tensor:
+                begin()
                 with torch.inference_mode(), autocast(precision, device):
                     return model(images)
 
@@ -76,6 +82,7 @@ class Runner:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
         def train() -> None:
+            begin()
             optimizer.zero_grad()
             with autocast(precision, device):
                 loss = nn.functional.cross_entropy(model(images).float(), target)

@@ -1,6 +1,5 @@
 """A network that is timed in this process: warmed up at a batch size that fits, then step by step in rounds."""
 
-import contextlib
 import itertools
 import logging
 import statistics
@@ -10,14 +9,12 @@ from typing import Any
 
 import torch
 
-from eca_zoo.harness.machine.memory import is_out_of_memory, release_memory
+from eca_zoo.harness.machine.device_errors import may_be_out_of_memory
+from eca_zoo.harness.machine.memory import release_memory
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.runners import Runner, Step
 from eca_zoo.harness.speed.settings import ThroughputSettings
 
-# torch.compile keeps one entry a network for each forward that several networks share; beyond its limit it would
-# silently run them uncompiled.
-_RECOMPILE_LIMIT = 64
 _MAX_STEPS = 1000
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +26,7 @@ class Timer:
         batch_size: of the steps; 0 before ``warm_up``.
         input_size: (channels, height, width) of the images; zeros before ``warm_up``.
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
+        peak_reserved_mb: most memory (2^20 bytes) that torch took from CUDA for it; None on other devices.
     """
 
     def __init__(self, spec: ModelSpec, settings: ThroughputSettings) -> None:
@@ -41,6 +39,7 @@ class Timer:
         self.batch_size = 0
         self.input_size = (0, 0, 0)
         self.peak_memory_mb: float | None = None
+        self.peak_reserved_mb: float | None = None
         self._spec, self._settings = spec, settings
         self._steps = 1
 
@@ -52,7 +51,8 @@ class Timer:
         settings, device = self._settings, torch.device(self._settings.device)
         on_cuda = device.type == 'cuda'
         if on_cuda:
-            before = torch.cuda.memory_allocated(device)
+            release_memory()
+            before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
         self._runner = Runner(self._spec, settings)
         self.input_size = self._runner.input_size
         self._fit(settings.batch_size or 1)
@@ -62,24 +62,27 @@ class Timer:
             seconds += time_steps(self._runner.step, 1, device)
         self._steps = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
         if on_cuda:
-            self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+            # Without what cuDNN tried while it chose.
+            release_memory()
+            torch.cuda.reset_peak_memory_stats(device)
+            time_steps(self._runner.step, 1, device)
+            self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before[0]) / 2**20
+            self.peak_reserved_mb = (torch.cuda.max_memory_reserved(device) - before[1]) / 2**20
 
     def _fit(self, batch_size: int) -> None:
         """Run the first step, with half of the images as often as the memory asks for it."""
-        runner, settings = self._runner, self._settings
+        runner = self._runner
         while True:
             self.batch_size = batch_size
-            if runner.device.type == 'cuda':
-                torch.cuda.reset_peak_memory_stats(runner.device)
             try:
                 runner.prepare(batch_size)
-                with _room_to_compile() if settings.compile else contextlib.nullcontext():
-                    time_steps(runner.step, 1, runner.device)
+                time_steps(runner.step, 1, runner.device)
                 return
             except (RuntimeError, MemoryError) as error:
-                if batch_size == 1 or not is_out_of_memory(error):
+                if batch_size == 1 or not may_be_out_of_memory(error):
                     raise
                 _logger.info('%s: batch size %d does not fit, trying %d', self._spec.title, batch_size, batch_size // 2)
+            # Outside of except, whose error keeps the tensors of the frames that it went through.
             batch_size //= 2
             release_memory()
 
@@ -112,9 +115,3 @@ def time_steps(step: Step, count: int, device: torch.device) -> list[float]:
         synchronize()
         seconds.append(time.perf_counter() - start)
     return seconds
-
-
-def _room_to_compile() -> contextlib.AbstractContextManager:
-    import torch._dynamo
-
-    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)

@@ -50,8 +50,10 @@ _TIMED = 'benchmark: rounds in turn with the other networks'
 _SETTING = 'setting of the benchmark'
 
 
-def _accuracy(name: str, unit: str, meaning: str, source: str, spec: str = '', **more: Any) -> Column:
-    return Column(name, unit, meaning, source, spec, values={'accuracy': attrgetter(name)}, **more)
+def _accuracy(
+    name: str, unit: str, meaning: str, source: str, spec: str = '', of: str | None = None, **more: Any
+) -> Column:
+    return Column(name, unit, meaning, source, spec, values={'accuracy': attrgetter(of or name)}, **more)
 
 
 def _complexity(
@@ -186,8 +188,22 @@ ALL_COLUMNS = (
         '.1f',
         heading='peak MiB',
     ),
+    _infer(
+        'peak_reserved_mb', '2^20 bytes',
+        'most memory that torch took from the device for it, unused parts of its blocks included; CUDA alone',
+        'peak_reserved_mb', 'torch.cuda.max_memory_reserved', '.1f',
+    ),
+    Column(
+        'gpu', '', 'name of the GPU of the benchmark; empty on the CPU', 'torch', is_setting=True,
+        values={'infer': attrgetter('gpu'), 'train': attrgetter('gpu')},
+    ),
+    _accuracy('accuracy_gpu', '', 'name of the GPU of the validation; empty on the CPU', 'torch', of='gpu'),
     _setting('device', 'device of the benchmark', attrgetter('device')),
-    _setting('precision', 'fp32, tf32, fp16, bf16, amp (fp16) or amp_bf16', attrgetter('precision')),
+    _setting(
+        'precision',
+        "fp32, tf32, fp16, bf16, amp (fp16) or amp_bf16; what timm's scripts call float32 on CUDA is tf32",
+        attrgetter('precision'),
+    ),
     _setting(
         'memory_format', 'contiguous or channels_last',
         lambda settings: 'channels_last' if settings.channels_last else 'contiguous',
@@ -195,6 +211,10 @@ ALL_COLUMNS = (
     _setting(
         'compile', 'backend of torch.compile; none for eager',
         lambda settings: None if settings.backend != 'torch' else settings.compile or 'none',
+    ),
+    _setting(
+        'compile_mode', 'mode of torch.compile, such as reduce-overhead (CUDA graphs); empty for its default',
+        lambda settings: settings.compile_mode if settings.compile and settings.compile_mode else None,
     ),
     _setting('backend', 'torch, onnxruntime or openvino', attrgetter('backend')),
     Column(

@@ -1,6 +1,8 @@
 """Batches: timm's pixels from whatever files there are, the same blocks whoever makes them, and bad images named."""
 
+import dataclasses
 import io
+import os
 import struct
 import zlib
 
@@ -12,11 +14,11 @@ from timm.data import create_dataset, create_loader
 
 from eca_zoo.errors import InputError
 from eca_zoo.harness.data.batches import (
+    Loader,
     Normalization,
     PixelTransform,
     check_channels,
     fit_channels,
-    make_loader,
     number_of_blocks,
     on_device,
 )
@@ -104,7 +106,7 @@ def one_image(tmp_path, name: str, content: bytes) -> DataSpec:
 
 
 def ours(spec: DataSpec, transform: PixelTransform = TRANSFORM) -> torch.Tensor:
-    [batch] = make_loader(open_data(spec).images, transform, 8, [0], 0)
+    [batch] = Loader(open_data(spec).images, 8, 0).batches(transform, [0])
     assert batch.bad == []
     channels = transform.input_size[0]
     mean, std = fit_channels(MEAN, channels), fit_channels(STD, channels)
@@ -143,7 +145,7 @@ def test_every_crop_mode_has_the_pixels_of_timm(tmp_path, crop_mode, mode):
 def test_images_that_are_normalised_in_the_workers_are_those_of_timm_without_its_prefetcher(tmp_path):
     spec = one_image(tmp_path, 'a.jpg', as_file(photograph(100, 70), 'jpeg'))
     transform = PixelTransform((3, 32, 32), 0.875, 'center', 'bicubic', 'RGB', mean=MEAN, std=STD)
-    [batch] = make_loader(open_data(spec).images, transform, 8, [0], 0)
+    [batch] = Loader(open_data(spec).images, 8, 0).batches(transform, [0])
     assert torch.equal(batch.pixels, timms(spec, transform, prefetch=False))
 
 
@@ -152,7 +154,7 @@ def test_an_image_that_cannot_be_decoded_is_named_with_the_reason(tmp_path, name
     make, reason = BROKEN[name]
     spec = one_image(tmp_path, name, make())
     (tmp_path / '3' / 'good.png').write_bytes(encoded(digits()[0][0]))
-    [batch] = make_loader(open_data(spec).images, TRANSFORM, 8, [0], 0)
+    [batch] = Loader(open_data(spec).images, 8, 0).batches(TRANSFORM, [0])
     assert len(batch.labels) == len(batch.pixels) == 1
     [bad] = batch.bad
     assert bad.name == str(tmp_path / '3' / name)
@@ -164,7 +166,7 @@ def test_a_file_that_is_gone_or_locked_is_a_bad_image(tmp_path):
     spec = one_image(tmp_path, 'gone.png', encoded(digits()[0][0]))
     images = open_data(spec).images
     (tmp_path / '3' / 'gone.png').unlink()
-    [batch] = make_loader(images, TRANSFORM, 8, [0], 0)
+    [batch] = Loader(images, 8, 0).batches(TRANSFORM, [0])
     assert 'No such file' in batch.bad[0].reason
     assert batch.pixels.shape[0] == 0
 
@@ -174,8 +176,8 @@ def test_workers_give_the_same_blocks_in_order(tmp_path, kind):
     root = write_folder(tmp_path / 'digits') if kind == 'folder' else write_tar(tmp_path / 'digits.tar')
     images = open_data(DataSpec(root=root)).images
     blocks = range(number_of_blocks(len(images), 8))
-    alone = list(make_loader(images, TRANSFORM, 8, blocks, 0))
-    helped = list(make_loader(images, TRANSFORM, 8, blocks, 2))
+    alone = list(Loader(images, 8, 0).batches(TRANSFORM, blocks))
+    helped = list(Loader(images, 8, 2).batches(TRANSFORM, blocks))
     assert [batch.block for batch in helped] == list(blocks) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert [len(batch.labels) for batch in helped] == [8] * 7 + [4]
     for one, other in zip(alone, helped, strict=True):
@@ -186,17 +188,42 @@ def test_workers_give_the_same_blocks_in_order(tmp_path, kind):
 
 def test_any_blocks_can_be_asked_for(tmp_path):
     images = open_data(DataSpec(root=write_folder(tmp_path / 'digits'))).images
-    whole = list(make_loader(images, TRANSFORM, 16, [0, 1, 2, 3], 0))
-    [third, first] = make_loader(images, TRANSFORM, 16, [3, 1], 0)
+    whole = list(Loader(images, 16, 0).batches(TRANSFORM, [0, 1, 2, 3]))
+    [third, first] = Loader(images, 16, 0).batches(TRANSFORM, [3, 1])
     assert torch.equal(third.pixels, whole[3].pixels)
     assert torch.equal(first.pixels, whole[1].pixels)
     assert third.positions.tolist() == list(range(48, 60))
 
 
+class _LabelledByProcess:
+    """Images whose label is the process that read them."""
+
+    is_stream = False
+
+    def __len__(self) -> int:
+        return 8
+
+    def open(self, position: int):
+        return io.BytesIO(encoded(digits()[position][0])), os.getpid()
+
+
+def test_processes_that_decode_stay_for_passes_of_other_transforms_and_after_one_that_was_left_early():
+    loader = Loader(_LabelledByProcess(), 2, 2, prefetch=1)
+    larger = dataclasses.replace(TRANSFORM, input_size=(3, 48, 48))
+    first = list(loader.batches(TRANSFORM, [0, 1, 2, 3]))
+    next(iter(loader.batches(TRANSFORM, [3, 2, 1, 0])))
+    last = list(loader.batches(larger, [3, 1]))
+    processes = {int(label) for batch in first for label in batch.labels}
+    assert len(processes) == 2
+    assert {int(label) for batch in last for label in batch.labels} <= processes
+    assert [(batch.block, tuple(batch.pixels.shape)) for batch in last] == [(3, (2, 3, 48, 48)), (1, (2, 3, 48, 48))]
+    assert [batch.block for batch in first] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize('channels_last', [True, False])
 def test_pixels_have_the_memory_format_that_the_model_has(tmp_path, channels_last):
     images = open_data(DataSpec(root=write_folder(tmp_path / 'digits'))).images
-    [batch] = on_device(make_loader(images, TRANSFORM, 64, [0], 0), CPU, channels_last)
+    [batch] = on_device(Loader(images, 64, 0).batches(TRANSFORM, [0]), CPU, channels_last)
     normalized = Normalization(MEAN, STD, 3, CPU, torch.float32)(batch.pixels)
     expected = torch.channels_last if channels_last else torch.contiguous_format
     assert normalized.is_contiguous(memory_format=expected)

@@ -17,7 +17,7 @@ from datasets import Image as HubImage
 from PIL import Image
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data.batches import PixelTransform, make_loader, number_of_blocks
+from eca_zoo.harness.data.batches import Loader, PixelTransform, number_of_blocks
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
 from eca_zoo.harness.data.images import Images
@@ -111,9 +111,9 @@ def content_of(images: Images, position: int) -> bytes:
 def test_workers_read_the_same_images_after_and_while_their_parent_reads(kind, workers, tmp_path):
     images = opened(kind, tmp_path)
     blocks = range(number_of_blocks(len(images), BLOCK))
-    alone = list(make_loader(images, TRANSFORM, BLOCK, blocks, 0))
+    alone = list(Loader(images, BLOCK, 0).batches(TRANSFORM, blocks))
     before = [content_of(images, position) for position in range(len(images))]
-    for number, batch in enumerate(make_loader(images, TRANSFORM, BLOCK, [*blocks] * REPETITIONS, workers)):
+    for number, batch in enumerate(Loader(images, BLOCK, workers).batches(TRANSFORM, [*blocks] * REPETITIONS)):
         expected = alone[number % len(blocks)]
         assert batch.bad == []
         assert torch.equal(batch.pixels, expected.pixels)
@@ -179,7 +179,7 @@ def test_a_stream_that_was_read_before_is_shared_out_between_workers(kind, worke
 
 def streamed(images: Images, workers: int) -> list[tuple[int, bytes]]:
     """Label and pixels of every image that comes, sorted."""
-    batches = make_loader(images, TRANSFORM, BLOCK, [], workers)
+    batches = Loader(images, BLOCK, workers).batches(TRANSFORM, [])
     return sorted(
         (int(label), pixels.numpy().tobytes())
         for batch in batches
@@ -191,7 +191,7 @@ def test_a_tar_that_ends_within_an_image_names_the_image(tmp_path):
     images = opened(tar, tmp_path)
     path = tmp_path / 'digits.tar'
     path.write_bytes(path.read_bytes()[:700])
-    [batch] = make_loader(images, TRANSFORM, COUNT, [0], 0)
+    [batch] = Loader(images, COUNT, 0).batches(TRANSFORM, [0])
     assert len(batch.bad) >= COUNT - 1
     assert batch.bad[-1].name.startswith(f'{path}:')
     assert batch.bad[-1].reason.startswith('the file ends after 0 of its ')

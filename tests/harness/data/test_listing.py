@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.data.batches import PixelTransform, make_loader
+from eca_zoo.harness.data.batches import Loader, PixelTransform
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_data
 from tests.harness.image_sets import add_file, digits, encoded, write_named, write_shards, write_tar
@@ -110,7 +110,7 @@ def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path):
     images = listed(root).images
     assert len(images) == 2
     assert len(images.fingerprint()) == 64
-    [batch] = make_loader(images, PixelTransform((3, 16, 16), 1.0, 'center', 'bicubic', 'RGB'), 2, [0], 0)
+    [batch] = Loader(images, 2, 0).batches(PixelTransform((3, 16, 16), 1.0, 'center', 'bicubic', 'RGB'), [0])
     assert [(bad.name, 'No such file' in bad.reason) for bad in batch.bad] == [(str(root / 'a' / '2.png'), True)]
 
 

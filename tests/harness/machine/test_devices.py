@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eca_zoo.errors import InputError
-from eca_zoo.harness.machine.devices import PRECISIONS, check_precision
+from eca_zoo.harness.machine.devices import PRECISIONS, as_current, check_precision
 
 CUDA = torch.device('cuda:0')
 
@@ -45,3 +45,24 @@ def test_gpus_that_are_not_nvidias_have_tf32_where_torch_says_so(turing, monkeyp
         check_precision('tf32', CUDA)
     monkeypatch.setattr(torch.cuda, 'is_tf32_supported', lambda: True)
     check_precision('tf32', CUDA)
+
+
+def test_the_gpu_that_is_named_is_torchs_current_one_and_no_other_is_touched(monkeypatch):
+    current = []
+
+    class Device:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            current.append(self.device)
+
+        def __exit__(self, *error):
+            current.append(None)
+
+    monkeypatch.setattr(torch.cuda, 'device', Device)
+    with as_current(torch.device('cuda:1')):
+        assert current == [torch.device('cuda:1')]
+    assert current[1:] == [None]
+    with as_current(torch.device('cpu')):
+        assert len(current) == 2

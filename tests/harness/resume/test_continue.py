@@ -261,3 +261,19 @@ def test_predictions_cannot_be_asked_for_later(folder, tmp_path):
     run(folder, tmp_path / 'run')
     with pytest.raises(InputError, match='it holds a run with predictions false, not true'):
         run(folder, tmp_path / 'run', predictions=tmp_path / 'late.parquet')
+
+
+def test_counts_of_one_kind_of_gpu_are_continued_on_that_kind_alone(folder, tmp_path, monkeypatch):
+    def on(name, driver='580.1'):
+        kind = {'name': name, 'driver': driver, 'cudnn': 91900}
+        monkeypatch.setattr('eca_zoo.harness.accuracy.run.hardware_kind', lambda device: kind)
+
+    on('A100')
+    with pytest.raises(InterruptedRunError):
+        run(folder, tmp_path, stop_after=1)
+    for other in (('H100',), ('A100', '570.1')):
+        on(*other)
+        with pytest.raises(InputError, match=r'gpu.*, not'):
+            run(folder, tmp_path)
+    on('A100')
+    assert run(folder, tmp_path) == evaluate(MODELS, DataSpec(root=folder), QUICK)

@@ -1,6 +1,8 @@
 """A network that is timed on the CPU has a process of its own, which ends with the measurement."""
 
+import contextlib
 import dataclasses
+import os
 import signal
 
 import pytest
@@ -8,7 +10,8 @@ import timm
 import torch
 
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.speed.own_process import OwnProcess, runs_apart
+from eca_zoo.harness.speed import rounds
+from eca_zoo.harness.speed.own_process import OwnProcess, launcher_of, runs_apart
 from eca_zoo.harness.speed.rounds import measure_throughput
 from eca_zoo.harness.speed.runners import Runner
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -36,6 +39,21 @@ def processes(monkeypatch):
     return started
 
 
+@pytest.fixture(scope='module')
+def launcher():
+    with launcher_of(QUICK) as launcher:
+        yield launcher
+
+
+@pytest.fixture
+def _one_launcher(launcher, monkeypatch):
+    """All processes are forked from one that has imported what they need once."""
+    monkeypatch.setattr(rounds, 'launcher_of', lambda settings: contextlib.nullcontext(launcher))
+
+
+one_launcher = pytest.mark.usefixtures('_one_launcher')
+
+
 def test_networks_are_built_and_run_elsewhere_and_nothing_stays(processes, monkeypatch):
     def not_here(*_):
         raise AssertionError('it was built in this process')
@@ -46,23 +64,25 @@ def test_networks_are_built_and_run_elsewhere_and_nothing_stays(processes, monke
         ('test_eca_resnet', None, 2, 32), ('test_resnet', None, 2, 32),
     ]  # fmt: skip
     assert results[0].relative > 0
-    assert [process._process.returncode for process in processes] == [0, 0]
+    assert [process._process.wait() for process in processes] == [0, 0]
 
 
+@one_launcher
 def test_what_goes_wrong_there_is_said_here(processes):
     broken = ModelSpec('eca_resnet18', model_kwargs={'kernel_sizes': (2,)})
     first, second = measure_throughput([broken, PLAIN], dataclasses.replace(QUICK, train=True))
     assert 'kernel' in first.error
     assert second.error.startswith('a batch norm has one value a channel to train on')
-    assert [process._process.returncode for process in processes] == [0, 0]
+    assert [process._process.wait() for process in processes] == [0, 0]
 
 
+@one_launcher
 def test_a_process_that_is_killed_is_an_error_of_its_network_alone(processes, monkeypatch):
     time_round = OwnProcess.time_round
 
     def killed(self):
         if self is processes[0]:
-            self._process.kill()
+            os.kill(self._process.pid, signal.SIGKILL)
         return time_round(self)
 
     monkeypatch.setattr(OwnProcess, 'time_round', killed)
@@ -73,18 +93,19 @@ def test_a_process_that_is_killed_is_an_error_of_its_network_alone(processes, mo
     assert second.error is None
 
 
+@one_launcher
 def test_it_does_not_heed_signals_to_all_processes_of_the_run(processes, monkeypatch):
     time_round = OwnProcess.time_round
 
     def told_to_stop(self):
         for name in (signal.SIGINT, signal.SIGTERM):
-            self._process.send_signal(name)
+            os.kill(self._process.pid, name)
         return time_round(self)
 
     monkeypatch.setattr(OwnProcess, 'time_round', told_to_stop)
     (result,) = measure_throughput([PLAIN], QUICK)
     assert result.error is None
-    assert processes[0]._process.returncode == 0
+    assert processes[0]._process.wait() == 0
 
 
 @pytest.fixture

@@ -181,14 +181,21 @@ def test_groups_are_spread_over_devices_with_the_baseline_in_each():
     progress = []
     groups = list(
         throughput_groups(
-            specs, dataclasses.replace(QUICK, rounds=1), specs[1], ['cpu', 'cpu'], lambda *state: progress.append(state)
+            specs,
+            dataclasses.replace(QUICK, rounds=1),
+            specs[1],
+            ['cpu', 'cpu:0'],
+            lambda *state: progress.append(state),
         )
     )
     assert len(groups) == 2
     results = [result for group in groups for result in group]
     assert sorted(result.model for result in results) == sorted(spec.name for spec in specs)
     assert all(result.error is None and result.relative > 0 for result in results)
-    assert [state[:2] for state in progress] == [(4, 8), (8, 8)]
+    assert {total for _, total, _ in progress} == {8}
+    steps = [done for done, _, _ in progress]
+    # In each group two networks are warmed up, and then have their round.
+    assert (steps, steps[-1], len(set(steps) - {0})) == (sorted(steps), 8, 6)
 
 
 def test_progress_counts_every_round_of_every_network():

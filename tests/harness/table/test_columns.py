@@ -25,6 +25,7 @@ TIMED = ThroughputResult('eca_resnet18', SETTINGS, 4, 224, 61.5, 1.25, 65.04, 70
 ADDED = {
     'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec',
     'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error',
+    'gpu', 'accuracy_gpu', 'peak_reserved_mb', 'compile_mode',
 }  # fmt: skip
 ACCURACY = {
     'dataset': 'imagenet-1k', 'num_images': 50000, 'top1': 70.916, 'top1_err': 29.084, 'top5': 89.93, 'top5_err': 10.07,

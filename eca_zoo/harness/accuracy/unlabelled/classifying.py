@@ -13,7 +13,7 @@ from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
 from eca_zoo.harness.accuracy.loading import load_network
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.unlabelled.image_files import ImageFiles
-from eca_zoo.harness.data.batches import Batch, Normalization, make_loader, number_of_blocks, on_device
+from eca_zoo.harness.data.batches import Batch, Loader, Normalization, number_of_blocks, on_device
 from eca_zoo.harness.data.labels import is_wordnet_id, read_class_map
 from eca_zoo.harness.machine.devices import autocast, parameter_dtype
 from eca_zoo.harness.machine.flags import numeric_flags
@@ -76,9 +76,10 @@ def classify(
     blocks = shard(range(number_of_blocks(len(images), size)), processes)
     device, found = torch.device(checked.device), dict[int, Classified]()
     step = _Step(network.module, plan, checked, min(topk, network.num_classes))
-    loader = make_loader(images, plan.pixels, size, blocks, checked.workers or 0, bool(checked.pin_memory))
+    loader = Loader(images, size, checked.workers or 0, bool(checked.pin_memory))
+    batches = loader.batches(plan.pixels, blocks)
     with numeric_flags(checked.precision), torch.inference_mode():
-        for batch in on_device(loader, device, bool(checked.channels_last)) if blocks else ():
+        for batch in on_device(batches, device, bool(checked.channels_last)) if blocks else ():
             for position, values, indices in step(batch) if len(batch.positions) else ():
                 guesses = tuple(Guess(i, names[i], value) for i, value in zip(indices, values, strict=True))
                 found[position] = Classified(images.name(position), guesses)

@@ -2,9 +2,9 @@
 
 from timm.data import ImageNetInfo
 
-from eca_zoo.harness.accuracy.class_names import names_of_classes
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
+from eca_zoo.harness.networks.class_names import names_of_classes
 from tests.harness.image_sets import write_folder
 
 
