@@ -10,7 +10,7 @@ import torch
 
 from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.accuracy.input_plan import InputPlan, plan_input
-from eca_zoo.harness.accuracy.loading import load_network
+from eca_zoo.harness.accuracy.loaded_network import load_network
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.unlabelled.image_files import ImageFiles
 from eca_zoo.harness.data.batches import Batch, Loader, Normalization, number_of_blocks, on_device
