@@ -1,4 +1,4 @@
-"""ECA-Net for timm: importing this package registers the networks with timm's model factory.
+"""ECA-Net for timm: importing this package registers the networks with timm, and the detectors with torchvision.
 
 What is listed in ``__all__`` is imported when it is first used.
 """
@@ -56,7 +56,7 @@ def _is_command() -> bool:
 
 
 if not _is_command():
-    from eca_zoo import models  # noqa: F401
+    from eca_zoo import detection, models  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The main jobs on real input without a download: digits as an image folder, verified weights, table, a training."""
+"""The main jobs on real input without a download: digits as an image folder, verified weights, table, a training.
+
+Then the same for detection: digits on canvases in COCO's format, average precision, and pictures of what is found.
+"""
 
 import argparse
 import hashlib
@@ -11,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODEL = 'test_eca_resnet.digits'
+MODEL, DETECTOR = 'test_eca_resnet.digits', 'test_maskrcnn.digits'
+# Canvases that are drawn.
+_DRAWN = 3
 _EPOCHS = 30
 _END_AT = Path(__file__).with_name('end_at.py')
 # Points of an epoch, half of them: each step counts twice, and so does all that is saved.
@@ -26,6 +31,18 @@ def run(*arguments: str) -> None:
     code = eca_zoo_command(arguments)
     if code:
         sys.exit(code)
+
+
+def find_digits(out: Path, count: int) -> None:
+    """Evaluate the packaged detector on ``count`` canvases, beside the complexity of the six, and draw some."""
+    from canvases.digit_canvases import write_canvases
+
+    folder = out / 'canvases'
+    digits = write_canvases(folder, 'validation', count)
+    print(f'\n{count} canvases with {digits} held-out digits are in {folder / "validation"}')
+    run('leaderboard', 'canvases', '--data-dir', str(folder), '--run-dir', str(out / 'detection'), '--restart')
+    drawn = [str(path) for path in sorted((folder / 'validation').iterdir())[:_DRAWN]]
+    run('detect', '--model', DETECTOR, '--out', str(out / 'pictures'), *drawn)
 
 
 def train(out: Path, epochs: int | None) -> None:
@@ -71,6 +88,7 @@ def _sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('demo_output'), help='folder for the digits and the table')
+    parser.add_argument('--canvases', type=int, default=300, metavar='N', help='for detection (default: 300)')
     parser.add_argument('--epochs', type=int, help=f'of the training (default: {_EPOCHS}, its recipe)')
     args = parser.parse_args()
     out = args.out
@@ -84,6 +102,7 @@ def main() -> None:
     run('verify', MODEL)
     run('validate', '--model', MODEL, '--data-dir', str(digits), '--results-file', str(out / 'validate.csv'))
     run('leaderboard', 'digits', '--data-dir', str(digits), '--run-dir', str(table), '--restart')
+    find_digits(out, args.canvases)
     train(out, args.epochs)
     run('report', str(table), '--training', str(out / 'training'))
     print(f'\nThe demo took {time.perf_counter() - start:.0f} s. The table is in {table / "leaderboard.csv"}')

@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the code: the columns, the kinds of data sets, the networks.
+"""Write what the documentation takes from the code: the columns, the kinds of data sets, the networks, the detectors.
 
 python scripts/generate_docs.py [--check]
 
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from eca_zoo.detection.complexity import detectors_as_markdown
+from eca_zoo.detection.evaluation.table import coco_columns_as_markdown
 from eca_zoo.harness.data.kinds import kinds_as_markdown
 from eca_zoo.harness.suite_file import keys_as_markdown
 from eca_zoo.harness.table.columns import columns_as_markdown
@@ -20,8 +22,10 @@ from eca_zoo.training.record.log import columns_as_markdown as log_as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKERS: dict[str, Callable[[], str]] = {
+    'coco_columns': coco_columns_as_markdown,
     'suite_keys': keys_as_markdown,
     'columns': columns_as_markdown,
+    'detectors': detectors_as_markdown,
     'kinds': kinds_as_markdown,
     'log': log_as_markdown,
     'networks': networks_as_markdown,

@@ -15,7 +15,14 @@ ROOT = PACKAGE.parent
 FLOORS = (
     ('vocabulary',),
     ('errors', 'files', 'progress', 'resources', 'strict_yaml'),
-    ('weights', 'models'),
+    (
+        'weights',
+        'models',
+        'detection.networks',
+        'detection.losses',
+        'detection.run_lengths',
+        'detection.torchvision_models',
+    ),
     ('harness.machine',),
     ('harness.resume',),
     ('harness.data',),

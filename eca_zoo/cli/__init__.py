@@ -17,14 +17,15 @@ from typing import NoReturn
 from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
+from eca_zoo.cli.images import detect, predict
 from eca_zoo.cli.logs import logs
 from eca_zoo.cli.reports import compare, report
 from eca_zoo.cli.training import average, train
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = (
-    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report',
-    'train', 'average', 'export',
+    'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'predict', 'detect', 'benchmark', 'leaderboard',
+    'compare', 'report', 'train', 'average', 'export',
 )  # fmt: skip
 
 
@@ -53,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
         help='no progress: no bar on a terminal, and elsewhere no lines on what is begun and done',
     )  # fmt: skip
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, publish, validate, benchmark, leaderboard, compare, report, train, average, export):
+    for module in (
+        weights, publish, validate, predict, detect, benchmark, leaderboard, compare, report, train, average, export,
+    ):  # fmt: skip
         module.add_commands(subparsers, parents=[common])
     return parser
 

@@ -48,7 +48,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--results-format', choices=('csv', 'json', 'md', 'parquet'), help='of a file whose name does not end in one'
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, default_of=parser.get_default)
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +90,13 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from eca_zoo.cli.detectors import benchmark as of_detectors
     from eca_zoo.errors import EcaZooError
     from eca_zoo.harness.resume.signals import terminated_as_interrupted
     from eca_zoo.harness.table.text import to_text
 
+    if of_detectors.are_detectors(args):
+        return of_detectors.run(args)
     try:
         with terminated_as_interrupted():
             table = _measured(args)

@@ -31,10 +31,14 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 
 def _run(args: argparse.Namespace) -> int:
+    from eca_zoo.cli.detectors import export as of_detectors
     from eca_zoo.harness.networks.export import FORMATS, export_network
     from eca_zoo.harness.networks.model_names import expand_one
 
-    name = expand_one(one_name_in(args, 'network'))
+    given = one_name_in(args, 'network')
+    if of_detectors.is_detector(given):
+        return of_detectors.run(args, given)
+    name = expand_one(given)
     format = args.format or next((kind for kind, end in FORMATS.items() if args.out and args.out.suffix == end), 'onnx')
     model_kwargs = dict(args.model_kwargs)
     if args.num_classes is not None:

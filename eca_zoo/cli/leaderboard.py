@@ -70,7 +70,11 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f'name a suite: a YAML file, or one of {", ".join(packaged_names("suites"))}')
     if args.run_dir is None:
         raise InputError('the run needs a folder; name one with --run-dir DIR')
+    from eca_zoo.cli.detectors import leaderboard as of_detectors
+
     collect_as_usual()
+    if (detectors := of_detectors.read(args.suite)) is not None:
+        return of_detectors.run(args, detectors)
     settings = {name: getattr(args, name) for name in ('device', 'batch_size', 'precision', 'workers')}
     with stop_on_signals() as stop, process_group(stop.ends_waiting):
         if args.owns_process:

@@ -102,7 +102,7 @@ def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[s
 
 def _about(args: argparse.Namespace, name: str, entry: 'Entry') -> dict[str, Any]:
     """What the model card says besides: figures, where the package is from, and the training."""
-    about = {'measured': _measured_figures(name, args.results), 'package_url': args.package_url}
+    about = {'measured': _measured_figures(name, entry, args.results), 'package_url': args.package_url}
     if args.run_dir is None:
         return about
     from eca_zoo.training.record.card import training_card
@@ -111,12 +111,13 @@ def _about(args: argparse.Namespace, name: str, entry: 'Entry') -> dict[str, Any
     return {**about, 'measured': card.figures | about['measured'], 'section': card.section, 'picture': card.curves}
 
 
-def _measured_figures(name: str, results: Path | None) -> dict[str, str]:
+def _measured_figures(name: str, entry: 'Entry', results: Path | None) -> dict[str, str]:
     """Figures for the model card: complexity, which is counted now, and accuracy from a ``leaderboard.csv``."""
-    from eca_zoo.harness.networks.complexity import complexity
+    from eca_zoo.detection.complexity import DetectorComplexity, complexity_of_checkpoint
 
-    counts = complexity(name)
-    side = 'x'.join(map(str, counts.input_size[1:]))
+    counts = complexity_of_checkpoint(name, entry)
+    size = counts.image_size if isinstance(counts, DetectorComplexity) else counts.input_size[1:]
+    side = 'x'.join(map(str, size))
     figures = {'Parameters': f'{counts.params:,}', f'Multiply-adds at {side}': f'{counts.macs / 1e9:.3f} G'}
     if results is None:
         return figures

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.detectors import validate as validate_detectors
 from eca_zoo.cli.flags import (
     NAMES,
     KeyValues,
@@ -50,7 +51,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser = subparsers.add_parser(
         'validate',
         parents=parents,
-        help='top-1 and top-5 of one or many models on one data set',
+        help='top-1 and top-5 of one or many models on one data set; average precision of detectors',
         epilog=_EPILOG,
         allow_abbrev=False,
     )
@@ -59,12 +60,13 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     _add_input(parser.add_argument_group('input'))
     _add_running(parser.add_argument_group('running'))
     _add_output(parser.add_argument_group('output'))
+    validate_detectors.add_flags(parser)
     for flag in _NO_COUNTERPART:
         parser.add_argument(flag, nargs='?', action=_NoCounterpart, help=argparse.SUPPRESS)
     for flag in ('--pretrained', '--retry'):
         parser.add_argument(flag, action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--log-freq', type=int, help=argparse.SUPPRESS)
-    parser.set_defaults(run=_run_validate, no_counterpart=None)
+    parser.set_defaults(run=_run_validate, no_counterpart=None, default_of=parser.get_default)
 
 
 class _NoCounterpart(argparse.Action):
@@ -206,6 +208,9 @@ def _run_validate(args: argparse.Namespace) -> int:
         raise InputError(f'{args.no_counterpart}: {_NO_COUNTERPART[args.no_counterpart]}')
     _find_data(args)
     _quiet_hub(args.verbose)
+    if validate_detectors.are_detectors(args.model):
+        return validate_detectors.run(args, _precision(args))
+    validate_detectors.check_classifier_flags(args)
     with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
         models, data, settings, file = agreed(
             lambda: (_model_specs(args), _data_spec(args), _settings(args), results_file(args))

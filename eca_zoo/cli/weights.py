@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 from eca_zoo.cli.flags import CHECKPOINTS, add_setting
 
-_COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'status')
+_COLUMNS = ('model', 'params', 'gmacs', 'reported_top1', 'reported_box_ap', 'reported_mask_ap', 'status')
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -46,7 +46,8 @@ def _run_convert(args: argparse.Namespace) -> int:
     print(f'  from  {args.file} ({result.source_size} bytes, SHA-256 {result.source_sha256})')
     print(f'  to    {result.folder}')
     print(f'        model.safetensors ({result.size} bytes, SHA-256 {result.sha256})')
-    print(f"  use   timm.create_model('{result.name}', pretrained=True) after import eca_zoo")
+    make = 'eca_zoo.detection.create_detector' if result.is_detector else 'timm.create_model'
+    print(f"  use   {make}('{result.name}', pretrained=True) after import eca_zoo")
     return 0
 
 
@@ -229,22 +230,24 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _list_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, ``reported_top1`` percent."""
+    """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, reported figures percent."""
+    from eca_zoo.detection.complexity import complexity_of_checkpoint
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
     from eca_zoo.weights.sources.copies import condition_on_disk
 
     manifest, rows = load_manifest(), []
-    from eca_zoo.harness.networks.complexity import complexity
-
     for name in expand_checkpoint_names(patterns, manifest):
         entry = manifest.models[name]
-        counts = complexity(name)
+        counts = complexity_of_checkpoint(name, entry)
         status = 'convert needed'
         if entry.checkpoint is not None:
             status = condition_on_disk(name, entry.checkpoint) or 'fetchable'
-        top1 = entry.reported.top1 if entry.reported is not None else None
-        rows.append(dict(zip(_COLUMNS, (name, counts.params, round(counts.macs / 1e9, 3), top1, status), strict=True)))
+        reported = entry.reported
+        top1 = reported.top1 if reported is not None else None
+        box, mask = (figures and figures.ap for figures in (reported and reported.box, reported and reported.mask))
+        cells = (name, counts.params, round(counts.macs / 1e9, 3), top1, box, mask, status)
+        rows.append(dict(zip(_COLUMNS, cells, strict=True)))
     return rows
 
 

@@ -84,7 +84,7 @@ def read_suite(name_or_path: str, baseline: str | None = None) -> Suite:
         SuiteError: there is none, it is no YAML, or a key is unknown, missing, repeated, of a wrong type or range.
         InputError: it names a model that timm does not know.
     """
-    path = _find(name_or_path)
+    path = find_suite(name_or_path)
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -92,7 +92,12 @@ def read_suite(name_or_path: str, baseline: str | None = None) -> Suite:
     return parse_suite(text, path, baseline)
 
 
-def _find(name_or_path: str) -> Path:
+def find_suite(name_or_path: str) -> Path:
+    """The file of a suite: itself, or of one that comes with the package.
+
+    Raises:
+        SuiteError: there is none.
+    """
     path = Path(name_or_path)
     if path.suffix in ('.yaml', '.yml') or path.is_file():
         if path.is_file():

@@ -31,10 +31,16 @@ def _row(architecture: Architecture) -> str:
         ', '.join(map(str, architecture.kernel_sizes)),
         f'{sum(parameter.numel() for parameter in network.parameters()):,}',
         f'`{architecture.plain}`' if architecture.plain else '-',
-        f'{entry.reported.top1:.2f} / {entry.reported.top5:.2f}' if entry and entry.reported else '-',
+        _reported(entry),
         _weights(entry),
     ]
     return f'| {" | ".join(cells)} |'
+
+
+def _reported(entry: Entry | None) -> str:
+    if entry is None or entry.reported is None or entry.reported.top1 is None:
+        return '-'
+    return f'{entry.reported.top1:.2f} / {entry.reported.top5:.2f}'
 
 
 def _weights(entry: Entry | None) -> str:

@@ -42,6 +42,9 @@ def optimize_for_inference(
     device or type. **Its state dict is not the checkpoint's**: norms are gone, convolutions have a bias, and blocks
     have other layers. Load weights into the network, then make the form.
 
+    A network that fx cannot trace as a whole may name the part that it can, as detectors do with their backbone in
+    ``traceable_part``; that part alone is replaced.
+
     The copy is compared with ``model`` on two random images, in float32 on the CPU (float64 for a float64 network); a
     relative error above 1e-5 is refused. torch's global random state is as before afterwards.
 
@@ -57,6 +60,9 @@ def optimize_for_inference(
             compiled call); or the outputs differ.
     """
     _refuse_what_a_copy_would_lose(model)
+    part = getattr(model, 'traceable_part', None)
+    if isinstance(part, str):
+        return _with_fast_part(model, part, input_size)
     dtype, device = _placement(model)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _plain_numbers():
         reference = _copied(model, torch.float64 if dtype == torch.float64 else torch.float32)
@@ -96,6 +102,14 @@ def _refuse_what_a_copy_would_lose(model: Any) -> None:
                 raise InputError(f'{title} has {kind}, which the form for inference would not run; remove it first')
         if 'forward' in module.__dict__:
             raise InputError(f'the forward of {title} was replaced on the instance; restore it first')
+
+
+def _with_fast_part(model: nn.Module, part: str, input_size: tuple[int, int, int] | None) -> nn.Module:
+    """A copy of ``model`` with the module ``part`` in its fast form."""
+    original = model.get_submodule(part)
+    form = copy.deepcopy(model, {id(original): optimize_for_inference(original, input_size)})
+    setattr(form, _MARK, True)
+    return form.requires_grad_(False).eval()
 
 
 def _placement(model: nn.Module) -> tuple[torch.dtype, torch.device]:

@@ -31,7 +31,7 @@ def default_cfg_of(architecture: 'Architecture', manifest: Manifest) -> DefaultC
 def _cfg_of_entry(entry: Entry, architecture: 'Architecture') -> PretrainedCfg:
     location = _location(entry.checkpoint.sources[0]) if entry.checkpoint else {}
     return _cfg(
-        entry.transform,
+        entry.image_transform,
         architecture,
         num_classes=entry.num_classes,
         license=entry.license,

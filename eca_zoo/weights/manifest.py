@@ -13,6 +13,7 @@ from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_path
 from eca_zoo.strict_yaml import Strict, key_and_reason, load_yaml, unknown_key
+from eca_zoo.weights.reported import Reported
 from eca_zoo.weights.weights_folder import local_manifest_path, site_manifest_path
 
 _logger = logging.getLogger(__name__)
@@ -54,19 +55,20 @@ class Transform(Strict, frozen=True):
             raise ValueError(f'interpolation {self.interpolation!r} is unknown')
 
 
-class Reported(Strict, frozen=True):
-    """What the authors reported: accuracies in percent, ``params_m`` and ``gflops`` in the units of their table."""
+class Resize(Strict, frozen=True):
+    """What a detector's images are resized to; mean and std are for [0, 1].
 
-    top1: float
-    top5: float
-    source: str
-    params_m: float | None = None
-    gflops: float | None = None
+    ``shorter``: pixels of the shorter side, unless the longer one would have more than ``longest``.
+    """
+
+    shorter: int
+    longest: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        for key in ('top1', 'top5'):
-            if not 0 <= getattr(self, key) <= 100:
-                raise ValueError(f'{key} is a percentage, not {getattr(self, key)}')
+        if not 1 <= self.shorter <= self.longest:
+            raise ValueError(f'shorter must be positive and at most longest, not {self.shorter} and {self.longest}')
 
 
 class AuthorsFile(Strict, frozen=True):
@@ -151,13 +153,20 @@ class Checkpoint(Strict, frozen=True):
 
 
 class Entry(Strict, frozen=True):
-    """One checkpoint under its timm name ``architecture.tag``."""
+    """One checkpoint under its name ``architecture.tag``; a classifier has a ``transform``, a detector a ``resize``.
+
+    ``other_kernel_sizes``: those that it may have as well, where its authors' name leaves that open. ``categories``:
+    ids and names of a detector's classes; without them those of COCO, or 1, 2, ....
+    """
 
     num_classes: int
     dataset: str
-    transform: Transform
     license: str
+    transform: Transform | None = None
+    resize: Resize | None = None
     kernel_sizes: tuple[int, ...] | None = None
+    other_kernel_sizes: tuple[int, ...] | None = None
+    categories: dict[int, str] | None = None
     description: str | None = None
     paper: str | None = None
     notes: str | None = None
@@ -168,9 +177,29 @@ class Entry(Strict, frozen=True):
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError(f'num_classes must be positive, not {self.num_classes}')
-        for size in self.kernel_sizes or ():
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f'kernel_sizes must be odd and positive, not {list(self.kernel_sizes or ())}')
+        for sizes in (self.kernel_sizes or (), self.other_kernel_sizes or ()):
+            if any(size < 1 or size % 2 == 0 for size in sizes):
+                raise ValueError(f'kernel_sizes must be odd and positive, not {list(sizes)}')
+        if (self.transform is None) == (self.resize is None):
+            raise ValueError('a classifier has the key transform, and a detector resize')
+        if self.categories is not None and len(self.categories) != self.num_classes:
+            raise ValueError(f'categories has {len(self.categories)} names, and num_classes is {self.num_classes}')
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether it is a detector's and not a classifier's."""
+        return self.resize is not None
+
+    @property
+    def image_transform(self) -> Transform:
+        """A classifier's transform.
+
+        Raises:
+            ManifestError: it is a detector's entry.
+        """
+        if self.transform is None:
+            raise ManifestError(f"{self.description or 'an entry'}: it has a detector's resize and no transform")
+        return self.transform
 
 
 class Manifest(Strict, frozen=True):
@@ -324,7 +353,12 @@ def _merge(name: str, packaged: Entry, local: Entry, path: Path) -> Entry:
                 '%s: %s: its SHA-256 %s differs from the packaged %s, which is used',
                 path, name, local.checkpoint.sha256, checkpoint.sha256,
             )  # fmt: skip
-    return msgspec.structs.replace(packaged, authors_file=authors_file, checkpoint=checkpoint)
+    kernel_sizes = packaged.kernel_sizes
+    if checkpoint is not None and checkpoint is local.checkpoint and local.kernel_sizes == packaged.other_kernel_sizes:
+        kernel_sizes = local.kernel_sizes
+    return msgspec.structs.replace(
+        packaged, authors_file=authors_file, checkpoint=checkpoint, kernel_sizes=kernel_sizes
+    )  # fmt: skip
 
 
 def dump_manifest(manifest: Manifest) -> str:

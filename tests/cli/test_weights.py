@@ -170,14 +170,20 @@ def test_list_has_one_row_a_checkpoint_in_three_formats(home: Path, capsys) -> N
     assert [row['model'] for row in rows] == list(load_manifest().models)
     by_name = {row['model']: row for row in rows}
     fifty = {'params': '25557112', 'gmacs': '4.089', 'reported_top1': '77.42', 'status': 'convert needed'}
+    fifty.update(reported_box_ap='', reported_mask_ap='')
     assert by_name['eca_resnet50.k3557_in1k'] == {'model': 'eca_resnet50.k3557_in1k', **fifty}
+    mask = by_name['maskrcnn_eca_resnet50_fpn.k3377_coco']
+    assert (mask['params'], mask['gmacs']) == ('44400777', '259.34')
+    assert (mask['reported_top1'], mask['reported_box_ap'], mask['reported_mask_ap']) == ('', '39.0', '35.6')
     assert by_name[DIGITS]['reported_top1'] == ''
     assert by_name[DIGITS]['status'] == 'here'
     code, output, errors = run(capsys, 'list', 'test_*', '--format', 'json')
     assert json.loads('\n'.join(output))[0]['reported_top1'] is None
     code, output, errors = run(capsys, 'list', 'test_*')
-    assert output[0].split() == ['model', 'params', 'gmacs', 'reported_top1', 'status']
-    assert output[1].split() == [DIGITS, '373,674', '0.004', '-', 'here']
+    assert output[0].split() == [
+        'model', 'params', 'gmacs', 'reported_top1', 'reported_box_ap', 'reported_mask_ap', 'status',
+    ]  # fmt: skip
+    assert output[1].split() == [DIGITS, '373,674', '0.004', '-', '-', '-', 'here']
 
 
 def test_status_tells_fetchable_from_here_and_from_damaged(hub: HubServer, hub_entry: Entry, capsys) -> None:

@@ -1,5 +1,6 @@
 """The manifest's reader: what is wrong is refused with file and key, and two manifests that disagree are settled."""
 
+import csv
 import logging
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import timm
 import yaml
 
 from eca_zoo.errors import InputError
+from eca_zoo.resources import packaged_path
 from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
 from eca_zoo.weights.local_manifest import record_entry
 from eca_zoo.weights.manifest import (
@@ -24,6 +26,7 @@ from eca_zoo.weights.manifest import (
     read_manifest,
     usable_manifest,
 )
+from eca_zoo.weights.reported import Reported, ReportedAp
 
 NAME = 'eca_resnet50.k3557_in1k'
 SHA256 = 'a' * 64
@@ -63,13 +66,37 @@ def refusal(text: str) -> str:
     return str(caught.value).removeprefix('m.yaml: ')
 
 
-def test_packaged_manifest_has_the_six_and_no_invented_hash() -> None:
+def test_packaged_manifest_has_the_six_of_each_kind_and_no_invented_hash() -> None:
     manifest = packaged_manifest()
     known = [name for name, entry in manifest.models.items() if entry.checkpoint is not None]
-    assert known == ['test_eca_resnet.digits']
-    authors_files = [entry.authors_file for entry in manifest.models.values() if entry.authors_file is not None]
-    assert len(authors_files) == 6
-    assert all(file.sha256 is None for file in authors_files)
+    assert known == ['test_eca_resnet.digits', 'test_maskrcnn.digits']
+    published = [entry for entry in manifest.models.values() if entry.authors_file is not None]
+    assert [entry.is_detector for entry in published] == [False] * 6 + [True] * 6
+    assert all(entry.authors_file.sha256 is None for entry in published)
+    for name, entry in manifest.models.items():
+        if entry.is_detector and entry.reported is not None:
+            assert (entry.reported.mask is not None) == name.startswith('maskrcnn_')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'transform': None}, 'a classifier has the key transform, and a detector resize'),
+        ({'reported': Reported(source='s', top1=1.0, top5=2.0), 'categories': {1: 'a'}}, 'categories has 1 names'),
+    ],
+)
+def test_an_entry_is_of_one_kind(changes, said) -> None:
+    entry = packaged_manifest().models[NAME]
+    with pytest.raises(ValueError, match=said):
+        msgspec.structs.replace(entry, **changes)
+
+
+def test_reported_figures_are_of_one_task_kind() -> None:
+    for figures in ({}, {'top1': 1.0}, {'top1': 1.0, 'top5': 2.0, 'box': ReportedAp(1, 2, 3, 4, 5, 6)}):
+        with pytest.raises(ValueError, match='top1 and top5 of a classifier, or box of a detector'):
+            Reported(source='s', **figures)
+    with pytest.raises(ValueError, match='ap50 is a percentage, not 101'):
+        ReportedAp(1, 101, 3, 4, 5, 6)
 
 
 def test_manifest_survives_writing_and_reading() -> None:
@@ -83,8 +110,8 @@ def test_manifest_survives_writing_and_reading() -> None:
         (
             'checksum',
             1,
-            f'models.{NAME}.checksum: unknown key; there are num_classes, dataset, transform, license, kernel_sizes, '
-            'description, paper, notes, reported, original, checkpoint',
+            f'models.{NAME}.checksum: unknown key; there are num_classes, dataset, license, transform, resize, '
+            'kernel_sizes, other_kernel_sizes, categories, description, paper, notes, reported, original, checkpoint',
         ),
         (
             'checkpoint.sha1',
@@ -311,3 +338,15 @@ def test_default_tag_is_the_first_whose_hash_is_known() -> None:
     entry = manifest.models['test_eca_resnet.digits']
     both = Manifest(models={NAME: manifest.models[NAME], 'eca_resnet50.mine': entry})
     assert expand_checkpoint_names(['eca_resnet50'], both) == ['eca_resnet50.mine']
+
+
+def test_reported_average_precisions_are_those_of_the_published_table() -> None:
+    models = packaged_manifest().models
+    with packaged_path('reference/ecanet_coco.csv').open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for row in rows:
+        (name,) = packaged_manifest().tags(row['model'])
+        figures = models[name].reported.box if row['task'] == 'bbox' else models[name].reported.mask
+        assert msgspec.structs.asdict(figures) == {key: float(row[key]) for key in figures.__struct_fields__}
+        assert models[name].authors_file.google_drive_id == row['google_drive_id']

@@ -77,6 +77,11 @@ def map_classes(
     return indices
 
 
+def is_wordnet_id(name: str) -> bool:
+    """Whether a name is one of WordNet's ids, as ImageNet's folders have: ``n01440764``."""
+    return _WORDNET_ID.fullmatch(name) is not None
+
+
 def natural_key(name: str) -> list[str | int]:
     """Sorts as ``timm.utils.natural_key`` does, numbers by value and letters of either case alike."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', name.lower()))]

@@ -60,7 +60,7 @@ def export_model(
     if format not in FORMATS:
         raise InputError(f'format {format!r} is unknown; use one of {", ".join(FORMATS)}')
     check_installed(('onnx', 'onnxscript', 'onnxruntime') if format == 'onnx' else ())
-    _check_target(path)
+    check_target(path)
     with (
         in_evaluation(model),
         replacing(path, '--out') as place,
@@ -103,7 +103,7 @@ def export_network(
         raise InputError(f'opset {opset} is too old for the exporter; use {_OLDEST_OPSET} or newer')
     if img_size is not None and img_size < 1:
         raise InputError(f'img_size must be at least 1, not {img_size}')
-    _check_target(path)
+    check_target(path)
     spec = with_head_classes(ModelSpec(name, pretrained, checkpoint, model_kwargs=dict(model_kwargs or {})))
     check_classifier(spec, pretrained_cfg(spec))
     model = create_network(name, img_size, network_arguments(spec), pretrained and checkpoint is None)
@@ -116,7 +116,7 @@ def export_network(
     return export_model(model, size, path, format, opset)
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     if path.is_dir():
         raise InputError(f'{path}: is a folder; name a file')
     if not is_stream(path) and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):

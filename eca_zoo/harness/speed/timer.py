@@ -56,16 +56,16 @@ class Timer:
         self._runner = Runner(self._spec, settings)
         self.input_size = self._runner.input_size
         self._fit(settings.batch_size or 1)
-        seconds = _time_steps(self._runner.step, 1, device)
+        seconds = time_steps(self._runner.step, 1, device)
         # A slow network is warm after fewer steps.
         while len(seconds) < settings.warmup_steps and sum(seconds) < 2 * settings.round_seconds:
-            seconds += _time_steps(self._runner.step, 1, device)
+            seconds += time_steps(self._runner.step, 1, device)
         self._steps = max(1, min(_MAX_STEPS, int(settings.round_seconds / statistics.median(seconds))))
         if on_cuda:
             # Without what cuDNN tried while it chose.
             release_memory()
             torch.cuda.reset_peak_memory_stats(device)
-            _time_steps(self._runner.step, 1, device)
+            time_steps(self._runner.step, 1, device)
             self.peak_memory_mb = (torch.cuda.max_memory_allocated(device) - before[0]) / 2**20
             self.peak_reserved_mb = (torch.cuda.max_memory_reserved(device) - before[1]) / 2**20
 
@@ -76,7 +76,7 @@ class Timer:
             self.batch_size = batch_size
             try:
                 runner.prepare(batch_size)
-                _time_steps(runner.step, 1, runner.device)
+                time_steps(runner.step, 1, runner.device)
                 return
             except (RuntimeError, MemoryError) as error:
                 if batch_size == 1 or not may_be_out_of_memory(error):
@@ -88,14 +88,14 @@ class Timer:
 
     def time_round(self) -> list[float]:
         """Seconds of each step of a round."""
-        return _time_steps(self._runner.step, self._steps, self._runner.device)
+        return time_steps(self._runner.step, self._steps, self._runner.device)
 
     def close(self) -> None:
         """Let go of the network."""
         self.__dict__.pop('_runner', None)
 
 
-def _time_steps(step: Step, count: int, device: torch.device) -> list[float]:
+def time_steps(step: Step, count: int, device: torch.device) -> list[float]:
     """Seconds of each of ``count`` steps: between events on CUDA, else by the clock, after the device is done."""
     if device.type == 'cuda':
         with torch.cuda.device(device):

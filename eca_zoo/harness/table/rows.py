@@ -66,11 +66,12 @@ def reported_cells(
     entry = entry_of(name, manifest)
     if entry is None or entry.reported is None:
         return {}
-    comparable = top1 is not None and dataset == entry.dataset
+    reported = entry.reported.top1
+    comparable = top1 is not None and reported is not None and dataset == entry.dataset
     return {
-        'reported_top1': entry.reported.top1,
+        'reported_top1': reported,
         'reported_top5': entry.reported.top5,
-        'delta_top1': top1 - entry.reported.top1 if comparable and top1 is not None else None,
+        'delta_top1': top1 - reported if comparable and top1 is not None and reported is not None else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Converting others' checkpoint files to hub-ready folders: safetensors, timm's config, a record of both hashes."""
+"""Converting others' checkpoint files to hub-ready folders: safetensors, a config, a record of both hashes."""
 
 import difflib
 import hashlib
@@ -11,7 +11,8 @@ import torch
 
 from eca_zoo.errors import InputError
 from eca_zoo.files import lock, remove_leftovers
-from eca_zoo.weights.convert.hub_folder import build_on_meta, check_folder, hub_config, write_folder
+from eca_zoo.weights.convert.built import build_on_meta, is_detector, transform_of
+from eca_zoo.weights.convert.hub_folder import check_folder, hub_config, write_folder
 from eca_zoo.weights.convert.recognition import Recognised, recognise
 from eca_zoo.weights.convert.untrusted_file import UntrustedFile, read_untrusted
 from eca_zoo.weights.errors import CheckpointError, HashMismatchError
@@ -23,14 +24,13 @@ from eca_zoo.weights.manifest import (
     Checkpoint,
     Entry,
     Source,
-    Transform,
     packaged_manifest,
 )
 from eca_zoo.weights.sources.copies import path_in_weights_folder
 from eca_zoo.weights.tensor_file import serialize
 from eca_zoo.weights.weights_folder import weights_folder
 
-_IMAGENET_CLASSES = 1000
+_IMAGENET_CLASSES, _COCO_CLASSES = 1000, 80
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,14 @@ class ConvertResult:
     source_size: int
     source_sha256: str
 
+    @property
+    def is_detector(self) -> bool:
+        """Whether it is a detector and no classification network."""
+        return is_detector(self.name.partition('.')[0])
+
 
 def convert(path: Path, model: str | None = None, out: Path | None = None) -> ConvertResult:
-    """Convert the checkpoint ``path``; afterwards the networks here load it with ``pretrained=True``.
+    """Convert the checkpoint ``path``; afterwards the networks and detectors here load it with ``pretrained=True``.
 
     The result lies under ``ECA_ZOO_HOME`` as a folder that timm (``local-dir:``) and the hub understand, and in ``out``
     too if it is given. Equal tensors give equal bytes.
@@ -100,10 +105,11 @@ def convert(path: Path, model: str | None = None, out: Path | None = None) -> Co
 
 def _parse_model(model: str) -> tuple[str, str]:
     """Architecture and tag in ``--model``; the tag may be empty."""
+    from eca_zoo.detection.networks.registry import list_detectors
     from eca_zoo.models import list_architectures
 
     architecture, dot, tag = model.partition('.')
-    known = [record.name for record in list_architectures()]
+    known = [*(record.name for record in list_architectures()), *list_detectors()]
     if architecture not in known:
         nearest = difflib.get_close_matches(architecture, known, n=3, cutoff=0.4) or known
         raise InputError(f'--model {model}: no network of this package; the nearest names are {", ".join(nearest)}')
@@ -129,13 +135,15 @@ def _choose_name(found: Recognised, tag: str) -> str:
 
 
 def _fits(entry: Entry, found: Recognised) -> bool:
-    return (entry.kernel_sizes, entry.num_classes) == (found.kernel_sizes, found.num_classes)
+    known = (entry.kernel_sizes, entry.other_kernel_sizes)
+    return found.kernel_sizes in known and entry.num_classes == found.num_classes
 
 
 def _tag(found: Recognised) -> str:
     """A tag for a network that the manifest does not list, such as ``k3377``, or ``k3377_c10`` for ten classes."""
     separator = '-' if max(found.kernel_sizes) > 9 else ''
-    classes = '' if found.num_classes == _IMAGENET_CLASSES else f'_c{found.num_classes}'
+    usual = _COCO_CLASSES if is_detector(found.architecture) else _IMAGENET_CLASSES
+    classes = '' if found.num_classes == usual else f'_c{found.num_classes}'
     return f'k{separator.join(map(str, found.kernel_sizes))}{classes}'
 
 
@@ -165,12 +173,13 @@ def _entry(
     if packaged is not None:
         source = packaged.authors_file or AuthorsFile(file=path.name)
         source = msgspec.structs.replace(source, size=file.size, sha256=file.sha256)
-        return msgspec.structs.replace(packaged, authors_file=source, checkpoint=checkpoint)
-    cfg = network.pretrained_cfg
+        return msgspec.structs.replace(
+            packaged, authors_file=source, checkpoint=checkpoint, kernel_sizes=found.kernel_sizes
+        )  # fmt: skip
     return Entry(
         num_classes=found.num_classes,
         dataset='unknown',
-        transform=Transform(cfg['input_size'], cfg['crop_pct'], cfg['interpolation'], cfg['mean'], cfg['std']),
+        **transform_of(network),
         license='unknown',
         kernel_sizes=found.kernel_sizes,
         description=f'converted from {path.name}',

@@ -1,19 +1,20 @@
-"""The folder that timm and the Hugging Face Hub understand: safetensors, timm's config, and a model card."""
+"""The folder that timm and the Hugging Face Hub understand: safetensors, a config, and a model card."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import timm
-import torch
 from timm.models._hub import save_config_for_hf
 
 from eca_zoo.errors import InputError
 from eca_zoo.files import encode_text, storage_error, write_atomically
+from eca_zoo.weights.convert.built import build_on_meta
 from eca_zoo.weights.manifest import Entry
+from eca_zoo.weights.reported import Reported
 
 _CITATION = """\
 @InProceedings{wang2020eca,
@@ -32,21 +33,20 @@ _TERMS = {
 }
 
 
-def build_on_meta(architecture: str, num_classes: int, kernel_sizes: tuple[int, ...] | None) -> Any:
-    """The network on the meta device, where it takes neither memory nor time."""
-    import eca_zoo.models  # noqa: F401  (registers the networks)
-
-    arguments: dict[str, Any] = {} if kernel_sizes is None else {'kernel_sizes': kernel_sizes}
-    with torch.device('meta'):
-        return timm.create_model(architecture, num_classes=num_classes, **arguments)
-
-
 def hub_config(name: str, entry: Entry) -> bytes:
-    """timm's ``config.json`` for a checkpoint, with its kernel sizes."""
+    """``config.json`` of a checkpoint: timm's with kernel sizes, and for a detector what ``create_detector`` takes."""
     architecture, tag = name.split('.', 1)
+    if entry.resize is not None:
+        fields = {
+            'architecture': architecture, 'tag': tag, 'num_classes': entry.num_classes, 'categories': entry.categories,
+            'kernel_sizes': entry.kernel_sizes, **msgspec.structs.asdict(entry.resize), 'license': entry.license,
+            'description': entry.description, 'paper_ids': entry.paper,
+            'origin_url': entry.reported.source if entry.reported else None,
+        }  # fmt: skip
+        return json.dumps({key: value for key, value in fields.items() if value is not None}, indent=2).encode() + b'\n'
     network = build_on_meta(architecture, entry.num_classes, entry.kernel_sizes)
     cfg = dict(network.pretrained_cfg)
-    cfg.update(msgspec.structs.asdict(entry.transform), num_classes=entry.num_classes, tag=tag)
+    cfg.update(msgspec.structs.asdict(entry.image_transform), num_classes=entry.num_classes, tag=tag)
     cfg.update(license=entry.license, description=entry.description, paper_ids=entry.paper)
     cfg.update(origin_url=entry.reported.source if entry.reported else None)
     network.pretrained_cfg = cfg
@@ -109,7 +109,7 @@ def model_card(
         f'{entry.num_classes} ({entry.dataset}).',
         _figures(entry, measured),
         *([section] if section else []),
-        _usage(name, repo, package_url),
+        _usage(name, entry, repo, package_url),
         _hashes(entry),
         _licence(entry),
     ]
@@ -119,8 +119,13 @@ def model_card(
 
 
 def _metadata(entry: Entry) -> str:
-    lines = ['tags:', '- image-classification', '- timm', '- eca-zoo', 'pipeline_tag: image-classification']
-    lines += ['library_name: timm', f'license: {entry.license}']
+    masks = entry.reported is not None and entry.reported.mask is not None
+    if entry.is_detector:
+        tasks, task, library = ['object-detection', *['instance-segmentation'] * masks], 'object-detection', 'eca-zoo'
+    else:
+        tasks, task, library = ['image-classification', 'timm'], 'image-classification', 'timm'
+    lines = ['tags:', *(f'- {tag}' for tag in [*tasks, 'eca-zoo']), f'pipeline_tag: {task}']
+    lines += [f'library_name: {library}', f'license: {entry.license}']
     if entry.dataset != 'unknown':
         lines += ['datasets:', f'- {entry.dataset}']
     return '\n'.join(['---', *lines, '---'])
@@ -129,15 +134,11 @@ def _metadata(entry: Entry) -> str:
 def _figures(entry: Entry, measured: Mapping[str, str]) -> str:
     rows = [(title, '', value) for title, value in measured.items()]
     if entry.reported is not None:
-        known = {'Top-1': f'{entry.reported.top1:.2f} %', 'Top-5': f'{entry.reported.top5:.2f} %'}
+        known = _reported_figures(entry.reported)
         rows = [(title, value, measured.get(title, '')) for title, value in known.items()]
         rows += [(title, '', value) for title, value in measured.items() if title not in known]
     text = '\n'.join(f'| {title} | {reported} | {value} |' for title, reported, value in rows)
-    transform = entry.transform
-    note = (
-        f'Evaluated at {transform.input_size[1]}x{transform.input_size[2]} pixels, crop {transform.crop_pct}, '
-        f'{transform.interpolation}; an empty cell was not measured.'
-    )
+    note = f'{_evaluated_at(entry)}; an empty cell was not measured.'
     if entry.reported is not None:
         note += f' Reported figures: {entry.reported.source}.'
     if entry.notes:
@@ -145,9 +146,45 @@ def _figures(entry: Entry, measured: Mapping[str, str]) -> str:
     return f'## Figures\n\n| | reported | measured |\n|---|---|---|\n{text}\n\n{note}'
 
 
-def _usage(name: str, repo: str | None, package_url: str | None) -> str:
+def _reported_figures(reported: Reported) -> dict[str, str]:
+    """Title to value with unit, for each figure that the authors reported."""
+    if reported.top1 is not None:
+        return {'Top-1': f'{reported.top1:.2f} %', 'Top-5': f'{reported.top5:.2f} %'}
+    titles = {'ap': 'AP', 'ap50': 'AP50', 'ap75': 'AP75', 'ap_small': 'AP small', 'ap_medium': 'AP medium',
+              'ap_large': 'AP large'}  # fmt: skip
+    return {
+        f'{kind} {title}': f'{getattr(figures, key):.1f} %'
+        for kind, figures in (('Box', reported.box), ('Mask', reported.mask))
+        if figures is not None
+        for key, title in titles.items()
+    }
+
+
+def _evaluated_at(entry: Entry) -> str:
+    if entry.resize is not None:
+        return (
+            f'Evaluated with a shorter side of {entry.resize.shorter} pixels and a longer one of at most '
+            f'{entry.resize.longest}, bilinear'
+        )
+    transform = entry.image_transform
+    return (
+        f'Evaluated at {transform.input_size[1]}x{transform.input_size[2]} pixels, crop {transform.crop_pct}, '
+        f'{transform.interpolation}'
+    )
+
+
+def _usage(name: str, entry: Entry, repo: str | None, package_url: str | None) -> str:
     # No package index is named: whoever owned the name there could put anything under it.
-    lines = ['import timm', f'import eca_zoo  # {f"pip install {package_url}" if package_url else _FROM_A_CLONE}', '']
+    source = f'pip install {package_url}' if package_url else _FROM_A_CLONE
+    if entry.is_detector:
+        lines = [f'import eca_zoo.detection  # {source}', '']
+        lines += [
+            "# The weights are checked against the manifest's SHA-256.",
+            f"detector = eca_zoo.detection.create_detector('{name}', pretrained=True)",
+            "detections = detector.predict('image.jpg')",
+        ]
+        return '## Usage\n\n```python\n' + '\n'.join(lines) + '\n```'
+    lines = ['import timm', f'import eca_zoo  # {source}', '']
     lines.append(f"model = timm.create_model('{name}', pretrained=True)  # checked against the manifest's SHA-256")
     if repo is not None:
         lines.append(f"model = timm.create_model('hf-hub:{repo}', pretrained=True)  # from this page, unchecked")

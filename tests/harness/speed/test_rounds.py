@@ -57,7 +57,7 @@ def test_relative_throughput_is_the_median_of_ratios_paired_by_round(monkeypatch
         )
         self.step = lambda: name
 
-    monkeypatch.setattr(timer, '_time_steps', time_steps)
+    monkeypatch.setattr(timer, 'time_steps', time_steps)
     monkeypatch.setattr(Runner, 'prepare', prepare)
     eca, plain = measure_throughput([ECA], QUICK, baseline=PLAIN)
     assert eca.relative == 0.5

@@ -43,7 +43,7 @@ class Memory:
 def memory(monkeypatch):
     memory = Memory()
     monkeypatch.setattr(timer, 'Runner', memory.build)
-    monkeypatch.setattr(timer, '_time_steps', memory.step)
+    monkeypatch.setattr(timer, 'time_steps', memory.step)
     monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device: memory.allocated)
     monkeypatch.setattr(torch.cuda, 'memory_reserved', lambda device: memory.reserved)
     monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda device: memory.peak)

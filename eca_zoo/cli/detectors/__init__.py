@@ -1,0 +1,1 @@
+"""What commands do with detectors in the place of classifiers."""

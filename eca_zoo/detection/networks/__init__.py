@@ -1,0 +1,1 @@
+"""The six COCO systems: torchvision's modules on timm's features, with the rules of the authors' framework."""

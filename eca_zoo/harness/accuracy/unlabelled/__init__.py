@@ -1,0 +1,1 @@
+"""Images that have no labels: which they are, and their best classes."""
