@@ -51,9 +51,7 @@ def add_running(group: Any) -> None:
 def add_device(group: Any) -> None:
     """Add flags that say how one network runs over a few images."""
     add_setting(group, 'device', default='auto', help='auto, cpu, cuda, cuda:1, mps or xpu (default: auto)')
-    group.add_argument(
-        '--precision', metavar='P', default='fp32', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)'
-    )
+    group.add_argument('--precision', metavar='P', help='fp32, tf32, fp16, bf16, amp or amp_bf16 (default: fp32)')
     add_setting(group, 'fuse', action='store_true', help='run the form for inference: batch norms folded')
 
 

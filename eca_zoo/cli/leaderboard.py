@@ -37,7 +37,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         help="folder or tar of the suite's data set; NAME=DIR for each of several, or one folder that holds them all",
     )  # fmt: skip
     parser.add_argument(
-        '--baseline', metavar='NAME',
+        '--baseline', metavar='MODEL',
         help='network that accuracies and throughputs are compared with, or plain: each one without ECA layers '
         '(default: what the suite says)',
     )  # fmt: skip

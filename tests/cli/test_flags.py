@@ -16,10 +16,11 @@ from eca_zoo.training.start import TrainSettings
 from eca_zoo.vocabulary import EARLIER_NAMES, TIMM_NAMES
 
 # Without them `leaderboard` does what the suite says, and `train` what its recipe says.
-# A training has one network to restart. A suite may have several data sets.
+# A training has one network to restart. A suite may have several data sets, and `detect` writes a folder.
 OWN_DEFAULTS = {
     ('leaderboard', 'device'),
     ('leaderboard', 'data_dir'),
+    ('detect', 'out'),
     ('train', 'restart'),
     *(('train', key) for key in recipe_keys()),
 }

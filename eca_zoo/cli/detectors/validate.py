@@ -30,7 +30,7 @@ def add_flags(parser: Any) -> None:
     group.add_argument('--annotations', metavar='FILE', type=Path, help='of the data set (default: below --data-dir)')
     group.add_argument('--images', metavar='DIR', type=Path, help='of the data set (default: below --data-dir)')
     group.add_argument('--task', choices=('bbox', 'segm'), help='boxes or masks (default: all that a detector has)')
-    group.add_argument('--baseline', metavar='NAME', help='one of the models: differences to it, with intervals')
+    group.add_argument('--baseline', metavar='MODEL', help='one of the models: differences to it, with intervals')
     group.add_argument(
         '--resamples', metavar='N', type=int, default=1000, help='of the intervals of AP; 0 for none (default: 1000)'
     )

@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace) -> int:
     names = expand_detector_names([args.model])
     if len(names) > 1:
         raise InputError(f'{args.model!r} stands for {len(names)} detectors; name one')
-    settings = DetectorSettings(args.device, args.precision, fuse=args.fuse).checked()
+    settings = DetectorSettings(args.device, args.precision or 'fp32', fuse=args.fuse).checked()
     files = image_files(args.images)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f'{args.out}: is a file; name a folder with --out')

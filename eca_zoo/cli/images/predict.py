@@ -56,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f'{args.model} is a detector; eca-zoo detect draws what it finds')
     settings = EvalSettings(
         batch_size=args.batch_size, workers=args.workers, img_size=args.img_size, crop_pct=args.crop_pct,
-        device=args.device, precision=args.precision, fuse=args.fuse, preprocess=args.preprocess,
+        device=args.device, precision=args.precision or 'fp32', fuse=args.fuse, preprocess=args.preprocess,
     )  # fmt: skip
     files = image_files(args.images)
     with process_group() as processes, ProgressBars(processes.is_main and not args.quiet) as bars:

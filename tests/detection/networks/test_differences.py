@@ -15,7 +15,7 @@ from eca_zoo.detection.networks.retinanet import select_from_anchors
 from eca_zoo.detection.networks.roi_heads import DetectionSettings, RoiPool, select_detections
 from eca_zoo.detection.networks.transform import DetectionTransform, Geometry, resize_bytes
 from eca_zoo.detection.run_lengths import decode as decode_mask
-from tests.detection_checkpoints import DATA
+from tests.detection.reference_checkpoints import DATA
 
 ANCHORS = Anchors((4, 8), ((32.0,), (64.0,)), (0.5, 1.0))
 SQUARE = Anchors((8,), ((8.0,),), (1.0,))

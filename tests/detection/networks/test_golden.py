@@ -7,7 +7,14 @@ import torch
 from eca_zoo.detection import create_detector
 from eca_zoo.detection.networks.transform import Geometry
 from eca_zoo.weights.convert.key_maps import rename_keys, retinanet_key, two_stage_key
-from tests.detection_checkpoints import DATA, ORIGINAL_SIZE, RESIZED_SIZE, SCALE, golden_input, reference_state_dict
+from tests.detection.reference_checkpoints import (
+    DATA,
+    ORIGINAL_SIZE,
+    RESIZED_SIZE,
+    SCALE,
+    golden_input,
+    reference_state_dict,
+)
 
 GOLDEN = np.load(DATA / 'golden_detections.npz')
 NAMES = ['fasterrcnn_eca_resnet50_fpn', 'maskrcnn_eca_resnet50_fpn', 'retinanet_eca_resnet50_fpn']

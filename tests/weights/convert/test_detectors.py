@@ -15,7 +15,7 @@ from eca_zoo.weights.convert.hub_folder import hub_config, model_card
 from eca_zoo.weights.convert.recognition import recognise
 from eca_zoo.weights.errors import CheckpointError
 from eca_zoo.weights.manifest import Checkpoint, Source, load_manifest, packaged_manifest
-from tests.detection_checkpoints import (
+from tests.detection.reference_checkpoints import (
     DATA,
     ORIGINAL_SIZE,
     RESIZED_SIZE,
