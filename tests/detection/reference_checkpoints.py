@@ -6,7 +6,7 @@ The real files are behind file-sharing links. These have the key names and shape
 classification code) and seeded values that spread scores and boxes. ``golden_detections.npz`` holds what mmdetection
 v1's inference, written out in plain tensor code and float64, gives for these very values and ``golden_input()``.
 
-    python detection_checkpoints.py maskrcnn_eca_resnet50_fpn --out mask_rcnn_ecanet50_k3377_bs8_lr0.01.pth
+    python reference_checkpoints.py maskrcnn_eca_resnet50_fpn --out mask_rcnn_ecanet50_k3377_bs8_lr0.01.pth
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parents[1] / 'data'
 #: Height and width of the original image, the factor of the resize, and the resized image before padding to 32.
 ORIGINAL_SIZE, SCALE = (300, 452), 256 / 300
 RESIZED_SIZE = (256, int(452 * SCALE + 0.5))
