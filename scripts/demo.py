@@ -104,7 +104,8 @@ def main() -> None:
     run('leaderboard', 'digits', '--data-dir', str(digits), '--run-dir', str(table), '--restart')
     find_digits(out, args.canvases)
     train(out, args.epochs)
-    run('report', str(table), '--training', str(out / 'training'))
+    shown = ['--training', str(out / 'training'), '--detection', str(out / 'detection')]
+    run('report', str(table), *shown)
     print(f'\nThe demo took {time.perf_counter() - start:.0f} s. The table is in {table / "leaderboard.csv"}')
     print(f'A page of it, for a browser, is in {table / "report.html"}')
 

@@ -19,6 +19,7 @@ def report(
     space: str | Path | None = None,
     against: str | Path | None = None,
     training: Sequence[str | Path] = (),
+    detection: Sequence[str | Path] = (),
 ) -> list[Path]:
     """Write one HTML page of a table: it needs no server and no network, and the same input gives the same bytes.
 
@@ -29,6 +30,7 @@ def report(
         space: folder for a static Space of the Hugging Face Hub.
         against: an earlier run, or ``published``: the page says what changed since.
         training: run directories of trainings, whose curves the page shows.
+        detection: run directories of suites of detectors, whose average precision the page shows.
 
     Returns:
         The files that were written; the page is the first.
@@ -38,8 +40,9 @@ def report(
         RunError: an output cannot be written.
     """
     return write_report(
-        Path(path), path_of(out), path_of(figures), path_of(space), against, [Path(one) for one in training]
-    )
+        Path(path), path_of(out), path_of(figures), path_of(space), against, list(map(Path, training)),
+        list(map(Path, detection)),
+    )  # fmt: skip
 
 
 @takes()

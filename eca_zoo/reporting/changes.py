@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 
 from eca_zoo.harness.comparison.comparison import Comparison, RowChange
-from eca_zoo.reporting.sections import section
+from eca_zoo.reporting.sections import section, text_table
 
 _FIGURES = ('accuracy', 'throughput', 'complexity')
 
@@ -14,8 +14,8 @@ def changes(comparison: Comparison) -> str:
     parts = [f'<p class="note">Since {html.escape(comparison.old)}.</p>']
     parts += [_list('Worse', comparison.regressions), _list('New', comparison.added), _list('Gone', comparison.gone)]
     if comparison.context:
-        parts.append(_table(('differs', 'old', 'new'), comparison.context))
-    parts.append(_table(('row', *_FIGURES), [_cells(row) for row in comparison.rows]))
+        parts.append(text_table(('differs', 'old', 'new'), comparison.context))
+    parts.append(text_table(('row', *_FIGURES), [_cells(row) for row in comparison.rows]))
     return section('changes', 'Changes', *parts)
 
 
@@ -30,14 +30,3 @@ def _list(title: str, lines: Sequence[str]) -> str:
     if not lines:
         return ''
     return f'<h3>{title}</h3>\n<ul>{"".join(f"<li>{html.escape(line)}</li>" for line in lines)}</ul>\n'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    body = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in row)}</tr>\n' for row in rows)
-    label = html.escape(f'{header[0]}, {len(rows)} rows')
-    head = f'<thead><tr>{head}</tr></thead>'
-    return (
-        f'<div class="scroll texts" tabindex="0" role="region" aria-label="{label}"><table>{head}\n'
-        f'<tbody>{body}</tbody></table></div>\n'
-    )

@@ -7,6 +7,7 @@ from eca_zoo.harness.comparison.comparison import compare
 from eca_zoo.harness.comparison.runs import earlier_run, read_run
 from eca_zoo.reporting.changes import changes
 from eca_zoo.reporting.contents import TABLE_FILE, read_contents
+from eca_zoo.reporting.detectors import detectors
 from eca_zoo.reporting.figures import write_figures
 from eca_zoo.reporting.page import page_of, write_page
 from eca_zoo.reporting.sections import reported_and_measured
@@ -23,6 +24,7 @@ def write_report(
     space: Path | None = None,
     against: str | Path | None = None,
     training_runs: Sequence[Path] = (),
+    detector_runs: Sequence[Path] = (),
 ) -> list[Path]:
     """Write the page of a table, and figures and a Space where they are asked for; returns the files.
 
@@ -35,6 +37,7 @@ def write_report(
         space: folder for a static Space of the Hugging Face Hub.
         against: an earlier run, likewise, or ``published``; the page says what changed since.
         training_runs: run directories of trainings, whose curves it shows.
+        detector_runs: run directories of suites of detectors, whose average precision it shows.
 
     Raises:
         InputError: there is no usable table, the runs have nothing in common, or something that is not ours is in the
@@ -46,6 +49,8 @@ def write_report(
     if against is not None:
         now = read_run(path)
         parts.append(changes(compare(earlier_run(against, now), now)))
+    if detector_runs:
+        parts.append(detectors(detector_runs))
     if training_runs:
         parts.append(trainings(training_runs))
     page = page_of(contents, [part for part in parts if part])

@@ -1,6 +1,7 @@
 """Parts of the page that need no script: reported beside measured figures."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eca_zoo.reporting.contents import Contents
@@ -23,6 +24,18 @@ def section(name: str, title: str, *parts: str) -> str:
     return (
         f'<section aria-labelledby="{name}-title">\n<h2 id="{name}-title">{html.escape(title)}</h2>\n'
         f'{"".join(parts)}\n</section>'
+    )
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts that wrap."""
+    head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in row)}</tr>\n' for row in rows)
+    label = html.escape(f'{header[0]}, {len(rows)} rows')
+    head = f'<thead><tr>{head}</tr></thead>'
+    return (
+        f'<div class="scroll texts" tabindex="0" role="region" aria-label="{label}"><table>{head}\n'
+        f'<tbody>{body}</tbody></table></div>\n'
     )
 
 

@@ -51,6 +51,20 @@ def test_trainings_have_their_curves_on_it(run, tmp_path):
         write_report(run, training_runs=[tmp_path / 'a&b'])
 
 
+def test_detectors_have_their_average_precision_on_it(run, tmp_path):
+    header = 'model,task,dataset,num_images,ap,ap_ci95,reported_ap\n'
+    (tmp_path / 'coco.csv').write_text(header + 'a<b,bbox,coco,10,38.0,1.5,38.4\na<b,segm,coco,10,,,36.0\n')
+    page = write_report(run, detector_runs=[tmp_path])[0].read_text(encoding='utf-8')
+    assert 'aria-label="average precision of 2 detectors and tasks"' in page
+    assert 'a&lt;b boxes' in page
+    assert '36.0 / -' in page
+    (tmp_path / 'coco.csv').write_text(header + 'a,bbox,coco,10,many,1.5,\n')
+    with pytest.raises(InputError, match='is no table of detectors'):
+        write_report(run, detector_runs=[tmp_path])
+    with pytest.raises(InputError, match='name the --run-dir of a suite of detectors'):
+        write_report(run, detector_runs=[tmp_path / 'nowhere'])
+
+
 def test_the_policy_names_the_scripts_and_styles_own_hashes_and_nothing_else(run):
     page = page_of(read_contents(run))
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]

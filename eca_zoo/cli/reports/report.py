@@ -33,6 +33,9 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         metavar='RUN',
         help='show the curves of these runs of eca-zoo train',
     )
+    parser.add_argument(
+        '--detection', type=Path, nargs='+', default=[], metavar='RUN', help='show these runs of a suite of detectors'
+    )
     parser.set_defaults(run=_run)
 
 
@@ -40,7 +43,8 @@ def _run(args: argparse.Namespace) -> int:
     from eca_zoo.api import report
 
     files = report(
-        args.dir, args.out, figures=args.figures, space=args.space, against=args.against, training=args.training
-    )
+        args.dir, args.out, figures=args.figures, space=args.space, against=args.against, training=args.training,
+        detection=args.detection,
+    )  # fmt: skip
     print(f'written: {", ".join(map(str, files))}')
     return 0
