@@ -263,7 +263,8 @@ def test_an_unknown_suite_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         read_suite('imagnet')
     assert str(error.value) == (
-        "'imagnet' is no suite: name a .yaml file or one of canvases, coco, complexity, digits, gpu, imagenet, throughput"
+        "'imagnet' is no suite: name a .yaml file or one of canvases, coco, complexity, digits, gpu, imagenet, "
+        'throughput'
     )
     with pytest.raises(InputError, match='there is no such suite'):
         read_suite(str(tmp_path / 'mine.yaml'))
