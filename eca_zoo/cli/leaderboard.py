@@ -41,9 +41,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         help='network that accuracies and throughputs are compared with, or plain: each one without ECA layers '
         '(default: what the suite says)',
     )  # fmt: skip
-    parser.add_argument(
-        '--format', choices=('eca', 'timm'), default='eca', help="timm: write the two files of timm's leaderboard too"
-    )
+    parser.add_argument('--format', choices=('eca', 'timm'), default='eca', help="timm: write timm's result files too")
     parser.add_argument('--report', action='store_true', help='write a page of the table too: report.html')
     parser.add_argument(
         '--check', action='store_true', help='exit with 1 if a top-1 is off by more than the tolerance of the suite'

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -169,6 +170,14 @@ def test_differences_to_the_baseline_are_those_of_the_images_that_one_of_both_ha
     )  # fmt: skip
     assert [row['delta_ci95_low'], row['delta_ci95_high']] == [f'{bound:+.3f}' for bound in counts.interval95()]
     assert {row['delta_vs_baseline'] for row in rows(finished[0]) if row['model'] == 'b'} == {''}
+
+
+def test_another_baseline_is_compared_with_without_counting_again(home, finished, tmp_path, opened):
+    out = shutil.copytree(finished[0], tmp_path / 'run')
+    run_leaderboard(parse_suite(SUITE, home / 'mine.yaml', baseline='a'), out, home / 'all')
+    assert not opened
+    before = [float(row['delta_vs_baseline']) for row in rows(finished[0]) if row['model'] == 'a']
+    assert [float(row['delta_vs_baseline']) for row in rows(out) if row['model'] == 'b'] == [-one for one in before]
 
 
 def test_timms_files_of_all_data_sets_have_the_differences_to_those_that_timm_compares_with(finished):
