@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table, write_timm_files
+    from eca_zoo.api import benchmark, complexity, evaluate, leaderboard, read_table, train, write_timm_files
     from eca_zoo.models import EcaLayer, optimize_for_inference
 
     __version__: str
@@ -24,6 +24,7 @@ _MODULES = {
     'optimize_for_inference': 'eca_zoo.models',
     'read_table': 'eca_zoo.api',
     'report': 'eca_zoo.api',
+    'train': 'eca_zoo.api',
     'write_timm_files': 'eca_zoo.api',
 }
 
@@ -38,6 +39,7 @@ __all__ = [
     'optimize_for_inference',
     'read_table',
     'report',
+    'train',
     'write_timm_files',
 ]
 

@@ -14,7 +14,7 @@ from torch import nn
 from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_names import expand_model_names, expand_one
 from eca_zoo.harness.networks.model_spec import ModelSpec
-from eca_zoo.harness.networks.user_checkpoint import checkpoint_files, distinct_names
+from eca_zoo.harness.networks.user_checkpoint import checkpoint_files, distinct_names, training_title
 from eca_zoo.strict_yaml import RecordError, typed_record
 from eca_zoo.vocabulary import name_of
 
@@ -159,8 +159,9 @@ def with_checkpoints(specs: Sequence[ModelSpec], checkpoints: Sequence[Path]) ->
     if len(specs) > 1:
         raise InputError(f'--checkpoint goes with one model, not with {len(specs)}; name the one it belongs to')
     files = [file for path in checkpoints for file in checkpoint_files(path)]
-    title = specs[0].title
-    labels = [title] if len(files) == 1 else [f'{title}@{name}' for name in distinct_names(files)]
+    titles = [training_title(file) or specs[0].title for file in files]
+    names = distinct_names(files)
+    labels = titles if len(files) == 1 else [f'{title}@{name}' for title, name in zip(titles, names, strict=True)]
     return [
         dataclasses.replace(specs[0], checkpoint=file, label=label) for file, label in zip(files, labels, strict=True)
     ]

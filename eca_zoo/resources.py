@@ -1,4 +1,4 @@
-"""Where the package finds the data files that travel with it: manifest, suites, reference tables, checkpoints."""
+"""Where the package finds the data files that travel with it: manifest, suites, recipes, tables, checkpoints."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = {
     'weights_manifest.yaml': Path('weights_manifest.yaml'),
     'suites': Path('benchmark/suites'),
+    'recipes': Path('benchmark/recipes'),
     'reference': Path('benchmark/reference'),
 }
 

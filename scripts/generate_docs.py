@@ -15,13 +15,17 @@ from eca_zoo.harness.data.kinds import kinds_as_markdown
 from eca_zoo.harness.suite_file import keys_as_markdown
 from eca_zoo.harness.table.columns import columns_as_markdown
 from eca_zoo.models.documentation import networks_as_markdown
+from eca_zoo.training.recipes.recipe import recipe_as_markdown
+from eca_zoo.training.record.log import columns_as_markdown as log_as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKERS: dict[str, Callable[[], str]] = {
     'suite_keys': keys_as_markdown,
     'columns': columns_as_markdown,
     'kinds': kinds_as_markdown,
+    'log': log_as_markdown,
     'networks': networks_as_markdown,
+    'recipe': recipe_as_markdown,
 }
 _BLOCK = re.compile(r'(<!-- made by make docs: (\w+) -->\n).*?(\n<!-- end -->)', re.DOTALL)
 

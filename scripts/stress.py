@@ -1,21 +1,29 @@
-"""Kills leaderboard runs with SIGKILL at chosen steps, continues them, and compares the tables with undisturbed ones.
+"""Kills leaderboard and training runs with SIGKILL at chosen steps, continues them, and compares what they end in.
 
-The kills hit one process, or two under torchrun (sometimes one of them, sometimes all), at a step of its work that is
-drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the same
-command; when it ends before the next kill, its table is compared and a new run begins.
+Compared with undisturbed runs are the table of a leaderboard; weights, averages, optimiser and log of a training, bit
+for bit. The kills hit one process, or two under torchrun (sometimes one of them, sometimes all), at a step of its work
+that is drawn by ``--seed`` from those of an undisturbed run (see ``end_at.py``). A killed run is continued with the
+same command; when it ends before the next kill, it is compared and a new run begins.
 """
 
 import argparse
 import csv
+import hashlib
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from digits import write_digits
+
+from eca_zoo.training.record.log import TIMINGS
+from eca_zoo.training.record.state import StateFolder
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TIMINGS = (
@@ -40,14 +48,37 @@ throughput:
 """
 
 
-class Run:
-    """The command of one leaderboard run, with one process or several."""
+# Everything that is random, and an average; a state after each second step.
+_RECIPE = """\
+version: 1
+model: test_eca_resnet
+epochs: 3
+batch_size: 128
+img_size: 32
+lr: 0.05
+scale: [0.5, 1.0]
+aa: rand-m3-mstd0.5
+reprob: 0.3
+mixup: 0.2
+cutmix: 1.0
+drop: 0.2
+drop_path: 0.1
+model_ema: true
+model_ema_decay: 0.9
+"""
+# Within a step and within a validation.
+_POINTS = ('torch.autograd:backward', 'eca_zoo.harness.accuracy.passes:Pass._step')
 
-    def __init__(self, suite: Path, data: Path, processes: int) -> None:
+
+class Run:
+    """A command that goes on when it is given again, with one process or several; its folder is the last argument."""
+
+    def __init__(self, command: list[str], processes: int, points: tuple[str, ...] = ()) -> None:
         launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
         self._start = [sys.executable, *(launcher if processes > 1 else []), str(_ROOT / 'scripts' / 'end_at.py')]
-        self._command = ['--', 'leaderboard', str(suite), '--data-dir', str(data)]
+        self._command, self._points = ['--', *command], list(points)
         self.processes = processes
+        self.ended_at = ''
 
     def until(self, out: Path, step: int = 0, rank: int = 0, all_at_once: bool = False) -> int | None:
         """Run until the process ``rank`` has come to ``step``, or to the end, and stop the script if that fails.
@@ -59,12 +90,14 @@ class Run:
         ended = out.with_name(f'{out.name}.steps')
         ended.unlink(missing_ok=True)
         where = ['--step', str(step), '--rank', str(rank), '--report', str(ended), *(['--all'] if all_at_once else [])]
+        where += ['--point', *self._points] if self._points else []
         environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(_ROOT)}
-        command = [*self._start, *where, *self._command, '--run-dir', str(out)]
+        command = [*self._start, *where, *self._command, str(out)]
         with log.open('ab') as file:
             done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=_ROOT, check=False)
         text = ended.read_text(encoding='ascii') if ended.exists() else ''
-        if text == 'ended':
+        if text.startswith('ended'):
+            self.ended_at = text.removeprefix('ended ')
             return None
         if done.returncode != 0 or not text:
             said = log.read_text(encoding='utf-8', errors='replace')[-4000:]
@@ -79,11 +112,36 @@ def table(out: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if not key.startswith(_TIMINGS)} for row in rows]
 
 
-def stress(run: Run, folder: Path, kills: int, generator: random.Random) -> bool:
-    """Kill ``kills`` times; returns whether all tables equal the undisturbed one."""
+def bits(out: Path) -> dict[str, str]:
+    """Hashes of what a finished training left behind, without what depends on the clock."""
+    state = StateFolder(out).load()
+    assert state is not None
+    loop = state['loop']
+    loop['log'] = [{key: value for key, value in row.items() if key not in TIMINGS} for row in loop['log']]
+    hashes = {path.name: _sha256(path.read_bytes()) for path in sorted(out.glob('*.safetensors'))}
+    known = {name: value for name, value in hashes.items() if not name.startswith('state-')}
+    return {**known, 'state': _sha256(''.join(_leaves(loop)).encode())}
+
+
+def _leaves(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for key, entry in value.items() for text in [str(key), *_leaves(entry)]]
+    if isinstance(value, list | tuple):
+        return [text for entry in value for text in _leaves(entry)]
+    if isinstance(value, torch.Tensor):
+        return [_sha256(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())] if value.numel() else ['']
+    return [repr(value)]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def stress(run: Run, folder: Path, kills: int, generator: random.Random, result: Callable[[Path], Any] = table) -> bool:
+    """Kill ``kills`` times; returns whether what all end in equals what an undisturbed run does."""
     steps = [run.until(folder / f'undisturbed{rank}', rank=rank) or 0 for rank in range(run.processes)]
-    expected = table(folder / 'undisturbed0')
-    print(f'  undisturbed: {" and ".join(map(str, steps))} steps, {len(expected)} rows', flush=True)
+    expected = result(folder / 'undisturbed0')
+    print(f'  undisturbed: {" and ".join(map(str, steps))} steps, {_shown(expected)}', flush=True)
     done = survived = runs = 0
     since = 0
     while done < kills or since:
@@ -94,14 +152,20 @@ def stress(run: Run, folder: Path, kills: int, generator: random.Random) -> bool
         if run.until(out, step, rank, all_at_once) is None:
             done, since = done + 1, since + 1
             whom = 'all processes' if all_at_once else f'process {rank}'
-            print(f'  kill {done} of {kills}: run {runs}, {whom} at step {step}', flush=True)
+            print(f'  kill {done} of {kills}: run {runs}, {whom} at step {step} ({run.ended_at})', flush=True)
             continue
-        equal = table(out) == expected
+        found = result(out)
+        equal = found == expected
         survived += since if equal else 0
-        print(f'  run {runs} after {since} kills: {"equal" if equal else f"DIFFERENT, see {out}"}', flush=True)
+        verdict = 'equal' if equal else f'DIFFERENT, see {out}'
+        print(f'  run {runs} after {since} kills: {verdict}, {_shown(found)}', flush=True)
         runs, since = runs + 1, 0
     print(f'  {survived} of {kills} kills survived', flush=True)
     return survived == kills
+
+
+def _shown(found: Any) -> str:
+    return f'{len(found)} rows' if isinstance(found, list) else f'last {found["last.safetensors"][:16]}'
 
 
 def main() -> None:
@@ -111,6 +175,7 @@ def main() -> None:
     parser.add_argument(
         '--img-size', type=int, default=160, help='larger takes longer, and records more often (default: 160)'
     )
+    parser.add_argument('--what', nargs='+', choices=('leaderboard', 'training'), default=['leaderboard', 'training'])
     parser.add_argument('--seed', type=int, help='of the steps (default: another each time)')
     parser.add_argument('--folder', type=Path, help='keep everything here')
     args = parser.parse_args()
@@ -119,12 +184,23 @@ def main() -> None:
     write_digits(folder / 'digits')
     suite = folder / 'stress.yaml'
     suite.write_text(_SUITE.format(img_size=args.img_size), encoding='utf-8')
+    recipe = folder / 'stress_recipe.yaml'
+    recipe.write_text(_RECIPE, encoding='utf-8')
+    data = ['--data-dir', str(folder / 'digits')]
+    training = ['train', str(recipe), *data, '--device', 'cpu', '-j', '1', '--save-every', '2steps', '--run-dir']
+    kinds = {
+        'leaderboard': (['leaderboard', str(suite), *data, '--run-dir'], (), table),
+        'training': (training, _POINTS, bits),
+    }
     good = True
-    for processes in args.processes:
-        print(f'{processes} process{"es" if processes > 1 else ""}, seed {seed}:', flush=True)
-        (folder / str(processes)).mkdir(parents=True)
-        run = Run(suite, folder / 'digits', processes)
-        good &= stress(run, folder / str(processes), args.kills, random.Random(seed + processes))
+    for what in args.what:
+        command, points, result = kinds[what]
+        for processes in args.processes:
+            print(f'{what}, {processes} process{"es" if processes > 1 else ""}, seed {seed}:', flush=True)
+            place = folder / what / str(processes)
+            place.mkdir(parents=True)
+            generator = random.Random(seed + processes)
+            good &= stress(Run(command, processes, points), place, args.kills, generator, result)
     if good and args.folder is None:
         shutil.rmtree(folder)
     sys.exit(not good)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp_path):
     out = tmp_path / 'out'
     environment = os.environ | {'ECA_ZOO_HOME': str(tmp_path / 'home')}
-    command = [sys.executable, str(ROOT / 'scripts' / 'demo.py'), '--out', str(out)]
+    command = [sys.executable, str(ROOT / 'scripts' / 'demo.py'), '--out', str(out), '--epochs', '3']
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     table = out / 'leaderboard' / 'leaderboard.csv'
@@ -29,5 +30,8 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
         assert float(rows[name]['infer_gmacs']) > 0
         assert float(rows[name]['infer_samples_per_sec']) > 0
     assert 'accuracy is empty: the weights need conversion' in result.stdout
+    assert re.search(r'undisturbed: best: top-1 [\d.]+ % of 364 images', result.stdout)
+    assert 'killed by signal 9' in result.stdout
+    assert 'The killed run ends in the same bits.' in result.stdout
     assert (out / 'leaderboard' / 'environment.json').is_file()
     assert 'test_eca_resnet.digits' in table.with_name('report.html').read_text(encoding='utf-8')

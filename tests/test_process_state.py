@@ -20,6 +20,7 @@ import eca_zoo
 from tests.harness.image_sets import MODEL, write_folder
 
 QUICK = {'device': 'cpu', 'img_size': 32, 'rounds': 1, 'round_seconds': 0, 'batch_size': 2, 'warmup_steps': 0}
+PATIENCE = 600  # seconds after which a thread stays
 LOGGERS = ('', 'eca_zoo', 'timm', 'torch', 'huggingface_hub', 'PIL')
 
 
@@ -29,6 +30,10 @@ def folder(tmp_path_factory):
 
 
 def state() -> dict[str, object]:
+    # A loader's queues are closed when it has ended, and their threads end soon after.
+    for thread in threading.enumerate():
+        if thread.name == 'QueueFeederThread':
+            thread.join(PATIENCE)
     loggers = [logging.getLogger(name) for name in LOGGERS]
     cudnn = torch.backends.cudnn
     return {
@@ -43,7 +48,7 @@ def state() -> dict[str, object]:
         'logging': [(one.level, one.propagate, one.disabled, list(one.handlers)) for one in loggers],
         'warnings': (list(warnings.filters), warnings.showwarning),
         'environment': (dict(os.environ), os.getcwd(), list(sys.path), sys.stdout, sys.stderr, sys.excepthook),
-        'collector': (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()),
+        'collector': (gc.get_threshold(), gc.isenabled()),
         'pillow': (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES),
     }
 
@@ -73,12 +78,13 @@ CALLS = {
 def test_the_process_is_as_it_was(name, folder, tmp_path):
     torch.set_float32_matmul_precision('medium')
     try:
-        before = state()
+        before, frozen = state(), gc.get_freeze_count()
         CALLS[name](folder, tmp_path)
         after = state()
         different = [key for key in before if after[key] != before[key]]
     finally:
         torch.set_float32_matmul_precision('highest')
+    assert gc.get_freeze_count() <= frozen
     assert not different, {key: (before[key], after[key]) for key in different}
 
 

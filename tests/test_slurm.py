@@ -25,12 +25,14 @@ def started(script: str, arguments: list[str], folder: Path, **variables: str) -
 
 
 @pytest.mark.parametrize(
-    ('script', 'variables'), [('leaderboard.sbatch', {}), ('models_array.sbatch', ARRAY)], ids=lambda value: str(value)
+    ('script', 'variables'),
+    [('leaderboard.sbatch', {}), ('models_array.sbatch', ARRAY), ('train.sbatch', {})],
+    ids=lambda value: str(value),
 )
 def test_srun_is_told_of_the_cores_and_the_package_understands_the_rest(script, variables, tmp_path):
     models = tmp_path / 'models.txt'
     models.write_text('a\nb\nc\n')
-    first = 'imagenet' if script.startswith('leaderboard') else str(models)
+    first = {'leaderboard.sbatch': 'imagenet', 'train.sbatch': 'eca_resnet'}.get(script, str(models))
     given = started(script, [first, 'data', str(tmp_path)], tmp_path, SLURM_CPUS_PER_TASK='32', **variables)
     before = given[: given.index('torchrun')]
     assert '--cpus-per-task=32' in before

@@ -50,6 +50,7 @@ def test_wheel_carries_the_package_alone_with_its_data(wheel):
         'eca_zoo/packaged/suites/digits.yaml',
         'eca_zoo/packaged/suites/imagenet.yaml',
         'eca_zoo/packaged/reference/ecanet_imagenet.csv',
+        *(f'eca_zoo/packaged/recipes/{path.name}' for path in (ROOT / 'benchmark/recipes').iterdir()),
         'eca_zoo/packaged/checkpoints/test_eca_resnet.digits.safetensors',
     } <= set(names)
 

@@ -9,9 +9,11 @@ from eca_zoo.api.accuracy import evaluate
 from eca_zoo.api.reports import compare, report
 from eca_zoo.api.speed import benchmark, complexity
 from eca_zoo.api.tables import leaderboard
+from eca_zoo.api.training import train
 from eca_zoo.harness.table.frames import read_table
 from eca_zoo.harness.table.timm_files import write_timm_files
 
 __all__ = [
-    'benchmark', 'compare', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report', 'write_timm_files',
+    'benchmark', 'compare', 'complexity', 'evaluate', 'leaderboard', 'read_table', 'report', 'train',
+    'write_timm_files',
 ]  # fmt: skip

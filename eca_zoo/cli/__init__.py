@@ -14,15 +14,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from eca_zoo.cli import benchmark, compare, export, leaderboard, publish, report, validate, weights
+from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weights
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
 from eca_zoo.cli.logs import logs
+from eca_zoo.cli.tables import compare, report
+from eca_zoo.cli.training import average, train
 from eca_zoo.errors import EcaZooError, Terminated
 
 COMMANDS = (
     'convert', 'fetch', 'verify', 'list', 'publish', 'validate', 'benchmark', 'leaderboard', 'compare', 'report',
-    'export',
+    'train', 'average', 'export',
 )  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
     parser = OneLineParser(
         prog='eca-zoo',
-        description='ECA-Net for timm: verified weights, validation and benchmarks.',
+        description='ECA-Net for timm: verified weights, training, validation and benchmarks.',
     )
     parser.add_argument('--version', '-V', action='store_true', help='print the version and exit')
     parser.add_argument('--print-completion', choices=SHELLS, help='print what completes the command in a shell')
@@ -51,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='no progress: no bar on a terminal, and elsewhere no lines on what is begun and done',
     )  # fmt: skip
     subparsers = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
-    for module in (weights, publish, validate, benchmark, leaderboard, compare, report, export):
+    for module in (weights, publish, validate, benchmark, leaderboard, compare, report, train, average, export):
         module.add_commands(subparsers, parents=[common])
     return parser
 

@@ -11,7 +11,7 @@ from eca_zoo.cli.names import add_names, names_in
 from eca_zoo.cli.weights import quiet_hub, report_errors
 
 if TYPE_CHECKING:
-    from eca_zoo.weights.manifest import Manifest
+    from eca_zoo.weights.manifest import Entry, Manifest
 
 
 def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -30,6 +30,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--results', type=Path, metavar='CSV', help='leaderboard.csv whose row for NAME goes into the model card'
     )
+    parser.add_argument('--run-dir', type=Path, metavar='DIR', help='folder of the training that made it, for the card')
     parser.add_argument(
         '--package-url', metavar='URL',
         help='what pip installs this package from, such as git+https://..., for the model card (default: a clone)',
@@ -58,8 +59,8 @@ def _run_publish(args: argparse.Namespace) -> int:
     if args.folder is not None:
         return _write_folders(args, manifest, names)
     name = names[0]
-    measured = _measured_figures(name, args.results)
-    result = publish(name, manifest.models[name], args.repo, args.private, measured, args.package_url)
+    about = _about(args, name, manifest.models[name])
+    result = publish(name, manifest.models[name], args.repo, args.private, **about)
     print(f'# {name}: {result.repo}, commit {result.commit}, {result.size} bytes, SHA-256 {result.sha256}')
     print('# To publish it with the package, put this in the place of its entry in weights_manifest.yaml:')
     print(result.manifest_text, end='')
@@ -83,8 +84,7 @@ def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[s
     for name in [*names, *absent]:
         entry, folder = manifest.models[name], args.folder if alone else args.folder / name
         try:
-            measured = _measured_figures(name, args.results)
-            checkpoint = write_hub_folder(name, entry, folder, args.repo, measured, args.package_url)
+            checkpoint = write_hub_folder(name, entry, folder, args.repo, **_about(args, name, entry))
         except ConvertNeededError as error:
             if len(names) == 1 and not are_all:
                 raise
@@ -98,6 +98,17 @@ def _write_folders(args: argparse.Namespace, manifest: 'Manifest', names: list[s
         path = write_mirror_manifest(args.folder, written, args.mirror_url)
         print(f'{path}: the manifest of this mirror; ECA_ZOO_MANIFEST names it, or a copy of it, on the machines')
     return report_errors('publish', errors, args.debug)
+
+
+def _about(args: argparse.Namespace, name: str, entry: 'Entry') -> dict[str, Any]:
+    """What the model card says besides: figures, where the package is from, and the training."""
+    about = {'measured': _measured_figures(name, args.results), 'package_url': args.package_url}
+    if args.run_dir is None:
+        return about
+    from eca_zoo.training.record.card import training_card
+
+    card = training_card(args.run_dir, entry.authors_file.sha256 if entry.authors_file is not None else None)
+    return {**about, 'measured': card.figures | about['measured'], 'section': card.section, 'picture': card.curves}
 
 
 def _measured_figures(name: str, results: Path | None) -> dict[str, str]:

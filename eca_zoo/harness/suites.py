@@ -14,6 +14,7 @@ from eca_zoo.harness.data.data_spec import LABELS, DataSpec
 from eca_zoo.harness.networks.baselines import PLAIN, Baseline, with_baseline
 from eca_zoo.harness.networks.model_names import expand_model_names
 from eca_zoo.harness.networks.model_spec import LOCAL_DIR, ModelSpec
+from eca_zoo.harness.networks.user_checkpoint import training_title
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.suite_file import SuiteData, SuiteFile, key_of, record_at, with_paths_from
 from eca_zoo.resources import packaged_names, packaged_path
@@ -184,6 +185,9 @@ class _Parser:
             raise SuiteError(
                 f'{self.path}: {key}: {spec.name!r} stands for {len(names)} networks; a label or checkpoint is one'
             )
+        if spec.checkpoint is not None and not spec.label:
+            trained = training_title(spec.checkpoint)
+            spec = dataclasses.replace(spec, label=trained and f'{trained}@{spec.checkpoint.name}')
         if names[0].startswith(LOCAL_DIR):
             # What the file says, wherever it lies.
             return [dataclasses.replace(spec, name=names[0], label=spec.label or spec.title)]

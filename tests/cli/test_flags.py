@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from typing import get_type_hints
 
 import pytest
 
@@ -9,10 +10,14 @@ from eca_zoo.cli import build_parser
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.speed.settings import ThroughputSettings
+from eca_zoo.training.loop import LoopSettings
+from eca_zoo.training.recipes.recipe import Recipe, recipe_keys
+from eca_zoo.training.start import TrainSettings
 from eca_zoo.vocabulary import EARLIER_NAMES, TIMM_NAMES
 
-# Without it `leaderboard` does what the suite says.
-OWN_DEFAULTS = {('leaderboard', 'device')}
+# Without them `leaderboard` does what the suite says, and `train` what its recipe says.
+# A training has one network to restart.
+OWN_DEFAULTS = {('leaderboard', 'device'), ('train', 'restart'), *(('train', key) for key in recipe_keys())}
 # What the formats, and what one or several models, are is the command's.
 OF_THE_COMMAND = {'help', 'format', 'model'}
 
@@ -46,6 +51,9 @@ def test_a_flag_has_one_default_and_one_kind_of_value_in_all_commands():
         ('validate', EvalSettings, ()),
         ('validate', DataSpec, ('root', 'label')),
         ('benchmark', ThroughputSettings, ('train',)),
+        ('train', LoopSettings, ('save_seconds', 'save_steps')),
+        ('train', TrainSettings, ()),
+        ('train', Recipe, ('data',)),
     ],
 )
 def test_every_setting_is_a_flag_of_its_name(command, kind, without):
@@ -67,6 +75,14 @@ def test_timms_names_and_earlier_ones_are_the_same_flag(name, other):
         if flag in action.option_strings and action.dest == name
     ]
     assert found or (name, other) == ('data_dir', 'root')
+
+
+def test_a_flag_of_a_recipe_says_what_its_name_says():
+    for key, kind in get_type_hints(Recipe).items():
+        if kind is bool:
+            flag = f'--{key.replace("_", "-")}'
+            assert getattr(build_parser().parse_args(['train', 'digits', flag]), key) is True
+    assert build_parser().parse_args(['train', 'digits', '--no-model-ema']).model_ema is False
 
 
 @pytest.mark.parametrize('command', [['validate', '--model'], ['benchmark', '--model'], ['export']])

@@ -202,7 +202,7 @@ def _lost_device(run: AccuracyRun) -> str | None:
             as_current(torch.device(run.settings.device)),
             numeric_flags(**_flags(run.settings)),
             compiled_alone(bool(run.settings.compile)),
-            _handler_of_children_kept(),
+            handler_of_children_kept(),
         ):
             run.evaluate()
     except RuntimeError as error:
@@ -277,7 +277,7 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _handler_of_children_kept() -> Iterator[None]:
+def handler_of_children_kept() -> Iterator[None]:
     """Give SIGCHLD its handler back: torch's loaders with workers set one, the first time and for good."""
     if not hasattr(signal, 'SIGCHLD') or threading.current_thread() is not threading.main_thread():
         yield

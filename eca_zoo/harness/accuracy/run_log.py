@@ -1,7 +1,9 @@
 """What an operator reads of an evaluation in its log, in the main process alone: lines of the level INFO."""
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 
 from eca_zoo.harness.accuracy.results import AccuracyResult
 from eca_zoo.harness.accuracy.settings import EvalSettings
@@ -10,6 +12,21 @@ from eca_zoo.harness.machine.processes import current
 
 _logger = logging.getLogger(__name__)
 _NAMES = 6
+_is_silent: ContextVar[bool] = ContextVar('is_silent', default=False)
+
+
+@contextlib.contextmanager
+def said_by_the_caller() -> Iterator[None]:
+    """While the body runs, evaluations say nothing: they are a part of something that has lines of its own."""
+    before = _is_silent.set(True)
+    try:
+        yield
+    finally:
+        _is_silent.reset(before)
+
+
+def _speaks() -> bool:
+    return current().is_main and not _is_silent.get()
 
 
 def log_start(titles: Sequence[str], data: OpenData, settings: EvalSettings) -> None:
@@ -21,7 +38,7 @@ def log_start(titles: Sequence[str], data: OpenData, settings: EvalSettings) -> 
         settings: checked settings.
     """
     processes = current()
-    if not processes.is_main:
+    if not _speaks():
         return
     more = f' and {len(titles) - _NAMES} more' if len(titles) > _NAMES else ''
     images = 'a stream of images' if data.images.is_stream else f'{len(data.images):,} images'
@@ -34,7 +51,7 @@ def log_start(titles: Sequence[str], data: OpenData, settings: EvalSettings) -> 
 
 def log_continued(done: int, models: int) -> None:
     """Say how many of the models an earlier run has finished."""
-    if done and current().is_main:
+    if done and _speaks():
         _logger.info('%d of %d models are done already', done, models)
 
 
@@ -46,7 +63,7 @@ def log_position(counted: Mapping[str, Sequence[int]], data: OpenData, block_siz
         data: the images.
         block_size: images of a block.
     """
-    if not current().is_main:
+    if not _speaks():
         return
     total = len(data.images)
     for title, blocks in counted.items():
@@ -57,7 +74,7 @@ def log_position(counted: Mapping[str, Sequence[int]], data: OpenData, block_siz
 
 def log_result(result: AccuracyResult) -> None:
     """Say what was counted of a model, or why nothing was."""
-    if not current().is_main:
+    if not _speaks():
         return
     if result.error is not None:
         _logger.info('failed: %s', result.error)

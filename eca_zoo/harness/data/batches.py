@@ -237,18 +237,19 @@ class Loader:
             sampler=sampler,
             num_workers=workers,
             collate_fn=_unchanged,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=prepare_worker,
             pin_memory=self._pin_memory,
             prefetch_factor=self._prefetch if workers else None,
             persistent_workers=workers > 0 and sampler is not None,
             # Without one, the loader would fix the process's own start method for good.
-            multiprocessing_context=_start_method() if workers else None,
+            multiprocessing_context=start_method() if workers else None,
             # Without one, the loader would draw from torch's global random state.
             generator=torch.Generator(),
         )
 
 
-def _start_method() -> str:
+def start_method() -> str:
+    """How a loader starts its processes: the way of this process, or the system's where it has chosen none yet."""
     return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
@@ -256,7 +257,7 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _prepare_worker(worker_id: int) -> None:
+def prepare_worker(worker_id: int) -> None:
     """Leave signals to the main process: it stops its workers after it has saved what they did."""
     assert get_worker_info() is not None
     leave_signals_to_parent()

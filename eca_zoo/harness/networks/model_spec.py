@@ -29,7 +29,8 @@ class ModelSpec:
         interpolation: of the resize, likewise.
         mean: subtracted from the channels, for values in [0, 1], likewise.
         std: the channels are divided by, for values in [0, 1], likewise.
-        label: name in tables; the model's, with the checkpoint's file name if there is one, if it is empty.
+        label: name in tables; the model's, or that of the training that made the checkpoint, with the checkpoint's file
+            name if there is one, if it is empty.
         module: a network that is built already, in the place of what ``name`` stands for; it is copied, not changed.
     """
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,6 +133,15 @@ def checkpoint_files(path: Path) -> list[Path]:
     if not files:
         raise InputError(f'{path}: there are no checkpoints ({", ".join(SUFFIXES)}) in this folder')
     return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def training_title(file: Path) -> str:
+    """What a training of ours, in whose folder a checkpoint lies, is called: network, recipe, what was overridden."""
+    try:
+        title = json.loads((file.parent / 'run.json').read_text(encoding='utf-8'))['title']
+    except (OSError, ValueError, KeyError, TypeError):
+        return ''
+    return title if isinstance(title, str) else ''
 
 
 def distinct_names(files: Sequence[Path]) -> list[str]:

@@ -112,7 +112,7 @@ class RunDirectory:
         wanted = _plain(identity)
         for record in self._records:
             if record['kind'] == 'identity' and record['part'] == part:
-                differences = _differences(record['identity'], wanted)
+                differences = differences_between(record['identity'], wanted)
                 if differences:
                     more = f'; and {len(differences) - _SHOWN} more' if len(differences) > _SHOWN else ''
                     title = part.partition('/')[2]
@@ -339,13 +339,13 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _differences(recorded: Any, wanted: Any, key: str = '') -> list[str]:
+def differences_between(recorded: Any, wanted: Any, key: str = '') -> list[str]:
     """What differs between two JSON values, each as ``key there, not here``."""
     if isinstance(recorded, dict) and isinstance(wanted, dict):
         keys = [*recorded, *(name for name in wanted if name not in recorded)]
         return [
             difference
             for name in keys
-            for difference in _differences(recorded.get(name), wanted.get(name), f'{key}.{name}'.lstrip('.'))
+            for difference in differences_between(recorded.get(name), wanted.get(name), f'{key}.{name}'.lstrip('.'))
         ]
     return [] if recorded == wanted else [f'{key} {json.dumps(recorded)}, not {json.dumps(wanted)}']

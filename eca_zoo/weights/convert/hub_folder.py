@@ -85,7 +85,12 @@ def write_folder(folder: Path, content: bytes | bytearray, config: bytes, card: 
 
 
 def model_card(
-    name: str, entry: Entry, repo: str | None, measured: Mapping[str, str], package_url: str | None = None
+    name: str,
+    entry: Entry,
+    repo: str | None,
+    measured: Mapping[str, str],
+    package_url: str | None = None,
+    section: str = '',
 ) -> str:
     """The model card, in Markdown with the hub's metadata.
 
@@ -95,6 +100,7 @@ def model_card(
         repo: ``ORG/NAME`` on the hub, or None where it is not known yet.
         measured: figures that the publisher measured, title to value with its unit.
         package_url: what pip installs this package from, or None where nobody says.
+        section: Markdown that comes after the figures.
     """
     assert entry.checkpoint is not None
     sections = [
@@ -102,6 +108,7 @@ def model_card(
         f'# {name}\n\n{entry.description or name}. Its kernel sizes are {list(entry.kernel_sizes or ())}, its classes '
         f'{entry.num_classes} ({entry.dataset}).',
         _figures(entry, measured),
+        *([section] if section else []),
         _usage(name, repo, package_url),
         _hashes(entry),
         _licence(entry),

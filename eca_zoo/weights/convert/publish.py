@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from eca_zoo.errors import InputError, RunError
+from eca_zoo.files import write_atomically
 from eca_zoo.weights.convert.hub_folder import check_folder, hub_config, model_card, write_folder
 from eca_zoo.weights.errors import HashMismatchError, convert_needed
 from eca_zoo.weights.manifest import Checkpoint, Entry, HubSource, Manifest, Source, dump_manifest
 from eca_zoo.weights.sources.fetch import fetch
 from eca_zoo.weights.sources.hub import explain
 
-_FILES = ['model.safetensors', 'config.json', 'README.md']
+_FILES = ['model.safetensors', 'config.json', 'README.md', 'curves.svg']
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def write_hub_folder(
     repo: str | None,
     measured: Mapping[str, str],
     package_url: str | None = None,
+    section: str = '',
+    picture: bytes | None = None,
 ) -> Checkpoint:
     """Write weights, config and model card of a checkpoint to ``folder``; returns size and hash of the weights.
 
@@ -53,6 +56,8 @@ def write_hub_folder(
         repo: ``ORG/NAME`` for the card, or None.
         measured: figures for the card, title to value with unit.
         package_url: what pip installs this package from, for the card.
+        section: Markdown that the card has besides.
+        picture: ``curves.svg``, which the section shows.
 
     Raises:
         ConvertNeededError: the entry has no checkpoint.
@@ -68,7 +73,10 @@ def write_hub_folder(
     if found != entry.checkpoint.sha256:
         raise HashMismatchError(f'{path}: it changed: SHA-256 {found}, expected {entry.checkpoint.sha256}; try again')
     check_folder(folder, found, '--folder')
-    write_folder(folder, content, hub_config(name, entry), model_card(name, entry, repo, measured, package_url))
+    card = model_card(name, entry, repo, measured, package_url, section)
+    write_folder(folder, content, hub_config(name, entry), card)
+    if picture is not None:
+        write_atomically(folder / 'curves.svg', picture)
     return entry.checkpoint
 
 
@@ -79,6 +87,8 @@ def publish(
     private: bool = False,
     measured: Mapping[str, str] | None = None,
     package_url: str | None = None,
+    section: str = '',
+    picture: bytes | None = None,
 ) -> PublishResult:
     """Upload a checkpoint to the hub repository ``repo``, which is made if need be.
 
@@ -89,6 +99,8 @@ def publish(
         private: whether a new repository is private.
         measured: figures for the model card, title to value with unit.
         package_url: what pip installs this package from, for the model card.
+        section: Markdown that the card has besides.
+        picture: ``curves.svg``, which the section shows.
 
     Raises:
         RunError: the hub refuses, cannot be reached, or holds other bytes than were sent.
@@ -100,7 +112,7 @@ def publish(
         raise InputError(f'--repo: {error}') from None
     with TemporaryDirectory(prefix='eca_zoo_publish_') as temporary:
         folder = Path(temporary)
-        checkpoint = write_hub_folder(name, entry, folder, repo, measured or {}, package_url)
+        checkpoint = write_hub_folder(name, entry, folder, repo, measured or {}, package_url, section, picture)
         commit = _upload(folder, name, repo, private, checkpoint)
     source = Source(hub=HubSource(repo=repo, revision=commit))
     others = [other for other in (entry.checkpoint.sources if entry.checkpoint else ()) if other.url or other.package]

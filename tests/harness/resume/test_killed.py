@@ -23,7 +23,7 @@ def validate(name, step, number):
             # As timeout does: the process, and then its group with the processes that decode for it.
             os.setpgid(0, 0)
             kill = f'kill -{{number}} {{os.getpid()}} -{{os.getpid()}}'
-            Steps(step, lambda: subprocess.run(['sh', '-c', kill], check=True, start_new_session=True))
+            Steps(step, lambda _: subprocess.run(['sh', '-c', kill], check=True, start_new_session=True))
         else:
             end_at(step, number)
         files = [f'--{{key}}={{out / name}}{{suffix}}' for key, suffix in FILES.items()]

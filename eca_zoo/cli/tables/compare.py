@@ -26,7 +26,10 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
         'runs', nargs='+', type=Path, metavar='RUN', help='the older run and the newer: --out of leaderboard, or a CSV'
     )
     parser.add_argument(
-        '--against', choices=('published',), help='compare the one run with the figures that the authors reported'
+        '--against',
+        choices=('published',),
+        metavar='OLD',
+        help='published: compare the one run with the figures that the authors reported',
     )
     parser.add_argument(
         '--tolerance', type=float, default=0.1, metavar='P', help='percentage points of accuracy (default: 0.1)'

@@ -1,6 +1,6 @@
 """timm's eight result files: one run of ours beside timm's validate.py once a set: images decoded, time, counts.
 
-python benchmark/perf/robustness_beside_timm.py CHECKOUT_OF_TIMM [--images 60] [--rounds 1] [--workers 1]
+python benchmark/perf/data_sets/robustness_beside_timm.py CHECKOUT_OF_TIMM [--images 60] [--rounds 1] [--workers 1]
 
 The folders are made like those of the sets, from the photographs and with the classifier of scripts/photographs.py
 (EfficientNet-Lite0). Of three images of a set one has its true class where the set has it, and the others what the
@@ -29,7 +29,7 @@ from timm.data import ImageNetInfo, create_transform, resolve_data_config
 
 from eca_zoo.harness.data.labels import read_class_list
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(_ROOT / 'scripts'))
 
 from photographs import MODEL, write_classifier, write_photographs  # noqa: E402

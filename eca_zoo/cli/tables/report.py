@@ -14,7 +14,7 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
     )
     parser.add_argument('dir', type=Path, metavar='DIR', help='the --out of eca-zoo leaderboard, or a table as CSV')
     parser.add_argument(
-        '--out', type=Path, metavar='FILE.html', help='file of the page (default: report.html beside the table)'
+        '--out', type=Path, metavar='FILE', help='file of the page (default: report.html beside the table)'
     )
     parser.add_argument(
         '--figures', type=Path, metavar='DIR', help='write figures as SVG, PDF and PNG with their points (matplotlib)'

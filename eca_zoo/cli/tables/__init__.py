@@ -1,0 +1,1 @@
+"""Commands on tables that are there: comparisons and pages."""

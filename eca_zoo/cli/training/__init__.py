@@ -1,0 +1,1 @@
+"""The subcommands of ``eca-zoo`` about training."""

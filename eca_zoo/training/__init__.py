@@ -1,0 +1,1 @@
+"""Training: recipes, the order of the data, the loop and its checkpoints."""

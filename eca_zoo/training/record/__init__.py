@@ -1,0 +1,1 @@
+"""What a training leaves behind: states, checkpoints, log, curves."""
