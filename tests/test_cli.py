@@ -29,7 +29,7 @@ def test_help_names_every_command():
 
 
 def test_version_is_that_of_the_package():
-    assert eca_zoo('--version').stdout == eca_zoo('-V').stdout == 'eca-zoo 0.1.0\n'
+    assert eca_zoo('--version').stdout == eca_zoo('-V').stdout == 'eca-zoo 0.2.0\n'
 
 
 @pytest.mark.parametrize(

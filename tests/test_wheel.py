@@ -44,7 +44,7 @@ def in_environment(environment: Path, folder: Path, *command: str) -> subprocess
 
 def test_wheel_carries_the_package_alone_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split('/')[0] for name in names} == {'eca_zoo', 'eca_zoo-0.1.0.dist-info'}
+    assert {name.split('/')[0] for name in names} == {'eca_zoo', 'eca_zoo-0.2.0.dist-info'}
     assert {
         'eca_zoo/packaged/weights_manifest.yaml',
         'eca_zoo/packaged/suites/digits.yaml',
