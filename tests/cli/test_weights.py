@@ -95,10 +95,11 @@ def test_fetch_says_what_it_fetched_and_what_was_here(hub: HubServer, hub_entry:
     record_entry(NAME, hub_entry)
     code, output, errors = run(capsys, 'fetch', 'all')
     assert (code, errors) == (0, [])
-    assert [line.split('  ')[:2] for line in output[:2]] == [[DIGITS, 'was here'], [NAME, 'fetched']]
-    assert [line.split('  ')[1] for line in run(capsys, 'fetch', 'all', '--offline')[1][:2]] == ['was here', 'was here']
-    assert len(output) == 8
-    assert output[2].startswith(
+    packaged = [[DIGITS, 'was here'], ['test_maskrcnn.digits', 'was here']]
+    assert [line.split('  ')[:2] for line in output[:3]] == [*packaged, [NAME, 'fetched']]
+    assert [line.split('  ')[1] for line in run(capsys, 'fetch', 'all', '--offline')[1][:3]] == ['was here'] * 3
+    assert len(output) == 15
+    assert output[3].startswith(
         "eca_resnet18.k3577_in1k  skipped  download the authors' file eca_resnet18_k3577.pth.tar "
     )
     assert 'skipped' not in ' '.join(run(capsys, 'fetch', NAME, DIGITS)[1])
