@@ -95,10 +95,11 @@ def test_fetch_says_what_it_fetched_and_what_was_here(hub: HubServer, hub_entry:
     record_entry(NAME, hub_entry)
     code, output, errors = run(capsys, 'fetch', 'all')
     assert (code, errors) == (0, [])
-    assert [line.split('  ')[:2] for line in output[:2]] == [[DIGITS, 'was here'], [NAME, 'fetched']]
-    assert [line.split('  ')[1] for line in run(capsys, 'fetch', 'all', '--offline')[1][:2]] == ['was here', 'was here']
-    assert len(output) == 8
-    assert output[2].startswith(
+    packaged = [[DIGITS, 'was here'], ['test_maskrcnn.digits', 'was here']]
+    assert [line.split('  ')[:2] for line in output[:3]] == [*packaged, [NAME, 'fetched']]
+    assert [line.split('  ')[1] for line in run(capsys, 'fetch', 'all', '--offline')[1][:3]] == ['was here'] * 3
+    assert len(output) == 15
+    assert output[3].startswith(
         "eca_resnet18.k3577_in1k  skipped  download the authors' file eca_resnet18_k3577.pth.tar "
     )
     assert 'skipped' not in ' '.join(run(capsys, 'fetch', NAME, DIGITS)[1])
@@ -132,11 +133,15 @@ def test_verify_names_what_is_right_and_what_changed(home: Path, original: Path,
     run(capsys, 'convert', str(original))
     code, output, errors = run(capsys, 'verify')
     assert (code, errors) == (0, [])
-    assert [line.split('  ')[:2] for line in output] == [[CONVERTED, 'ok'], [DIGITS, 'ok']]
+    assert [line.split('  ')[:2] for line in output] == [
+        [CONVERTED, 'ok'],
+        [DIGITS, 'ok'],
+        ['test_maskrcnn.digits', 'ok'],
+    ]
     path = Path(output[0].split('  ')[2])
     path.write_bytes(path.read_bytes()[:-1])
     code, output, errors = run(capsys, 'verify')
-    assert (code, len(output), len(errors)) == (2, 1, 1)
+    assert (code, len(output), len(errors)) == (2, 2, 1)
     assert errors[0].startswith(f'eca-zoo verify: error: {path}: these are not the weights of {CONVERTED}: SHA-256 ')
     assert errors[0].endswith('run: eca-zoo convert eca_mobilenetv2_k13.pth.tar')
 
@@ -144,7 +149,8 @@ def test_verify_names_what_is_right_and_what_changed(home: Path, original: Path,
 def test_verify_as_json_has_every_file_with_what_is_wrong(home: Path, original: Path, capsys) -> None:
     run(capsys, 'convert', str(original))
     rows = json.loads('\n'.join(run(capsys, 'verify', '--format', 'json')[1]))
-    assert [(row['model'], row['ok'], row['error']) for row in rows] == [(CONVERTED, True, None), (DIGITS, True, None)]
+    names = [CONVERTED, DIGITS, 'test_maskrcnn.digits']
+    assert [(row['model'], row['ok'], row['error']) for row in rows] == [(name, True, None) for name in names]
     path = Path(rows[0]['path'])
     path.write_bytes(path.read_bytes()[:-1])
     code, output, errors = run(capsys, 'verify', CONVERTED, 'eca_resnet18', '--format', 'json')
