@@ -15,7 +15,16 @@ ROOT = Path(__file__).parents[1]
 def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp_path):
     out = tmp_path / 'out'
     environment = os.environ | {'ECA_ZOO_HOME': str(tmp_path / 'home')}
-    command = [sys.executable, str(ROOT / 'scripts' / 'demo.py'), '--out', str(out), '--epochs', '3']
+    command = [
+        sys.executable,
+        str(ROOT / 'scripts' / 'demo.py'),
+        '--out',
+        str(out),
+        '--epochs',
+        '3',
+        '--canvases',
+        '20',
+    ]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     table = out / 'leaderboard' / 'leaderboard.csv'
@@ -34,4 +43,8 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
     assert 'killed by signal 9' in result.stdout
     assert 'The killed run ends in the same bits.' in result.stdout
     assert (out / 'leaderboard' / 'environment.json').is_file()
+    found = {row['task']: row for row in csv.DictReader((out / 'detection' / 'coco.csv').open()) if row['ap']}
+    assert float(found['bbox']['ap50']) >= 90
+    assert float(found['segm']['ap']) >= 50
+    assert len(list((out / 'pictures').glob('*.png'))) == 3
     assert 'test_eca_resnet.digits' in table.with_name('report.html').read_text(encoding='utf-8')

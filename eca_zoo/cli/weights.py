@@ -231,12 +231,14 @@ def _run_list(args: argparse.Namespace) -> int:
 
 def _list_rows(patterns: Sequence[str]) -> list[dict[str, Any]]:
     """The columns of ``_COLUMNS`` for each checkpoint; ``gmacs`` are 10^9 multiply-adds, reported figures percent."""
-    from eca_zoo.detection.complexity import complexity_of_checkpoint
     from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
     from eca_zoo.weights.manifest import load_manifest
     from eca_zoo.weights.sources.copies import condition_on_disk
 
     manifest, rows = load_manifest(), []
+    # Registering the networks warns of a manifest that is refused, which the line above has said by then.
+    from eca_zoo.detection.complexity import complexity_of_checkpoint
+
     for name in expand_checkpoint_names(patterns, manifest):
         entry = manifest.models[name]
         counts = complexity_of_checkpoint(name, entry)

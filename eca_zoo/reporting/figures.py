@@ -15,7 +15,7 @@ from eca_zoo.reporting.payload import ACCURACIES, COSTS, RATES, SETTINGS
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 _MARKERS = ('o', 's', '^', 'D', 'v')
 _MOST_NAMES = 30
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     'svg.hashsalt': 'eca-zoo', 'svg.fonttype': 'path', 'pdf.fonttype': 42, 'font.size': 8, 'axes.grid': True,
     'grid.linewidth': 0.4, 'grid.color': '#d9dde3', 'axes.axisbelow': True,
 }  # fmt: skip

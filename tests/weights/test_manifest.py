@@ -322,7 +322,7 @@ def test_a_manifest_that_is_refused_is_left_out_with_one_warning_and_an_error_wh
 def test_names_expand_to_checkpoints() -> None:
     manifest = packaged_manifest()
     resnets = [name for name in manifest.models if name.startswith('eca_resnet')]
-    assert expand_checkpoint_names(['all'], manifest) == ['test_eca_resnet.digits']
+    assert expand_checkpoint_names(['all'], manifest) == ['test_eca_resnet.digits', 'test_maskrcnn.digits']
     assert expand_checkpoint_names(['eca_resnet50', NAME], manifest) == [NAME]
     assert expand_checkpoint_names(['eca_resnet*'], manifest) == resnets
     assert len(resnets) == 5

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eca_zoo.cli.flags import restart_of
@@ -29,6 +30,9 @@ def run(args: argparse.Namespace, suite: 'CocoSuite') -> int:
 
     if args.batch_size is not None or args.check or args.format != 'eca':
         raise InputError('--batch-size, --check and --format are for suites of classifiers; leave them out')
+    if len(args.data_dir or ()) > 1:
+        raise InputError(f'--data-dir {args.data_dir[1]}: a suite of detectors has one data set; name its folder')
+    folder = Path(args.data_dir[0]) if args.data_dir else None
     settings = suite.detector_settings(device=args.device, precision=args.precision, workers=args.workers)
     with stop_on_signals() as stop, process_group(stop.ends_waiting) as processes:
         bars = ProgressBars(processes.is_main and not args.quiet)
@@ -38,7 +42,7 @@ def run(args: argparse.Namespace, suite: 'CocoSuite') -> int:
 
         with bars:
             done = run_coco_leaderboard(
-                suite, args.run_dir, args.data_dir, settings=settings, restart=restart_of(args), processes=processes,
+                suite, args.run_dir, folder, settings=settings, restart=restart_of(args), processes=processes,
                 command_line=sys.argv, report=report, stop=stop,
             )  # fmt: skip
     if done is None:

@@ -93,7 +93,7 @@ def test_a_mirror_reaches_a_fresh_machine_by_its_manifest_alone(
     assert f'{folder}/weights_manifest.yaml: the manifest of this mirror; ECA_ZOO_MANIFEST names it' in output
     assert "eca_resnet50.k3557_in1k  skipped  download the authors' file eca_resnet50_k3557.pth.tar from" in output
     mirror = read_manifest(folder / 'weights_manifest.yaml')
-    assert list(mirror.models) == [NAME]
+    assert list(mirror.models) == [NAME, 'test_maskrcnn.digits']
     # The weights alone are served, and the package's own copy would be found first.
     checkpoint = mirror.models[NAME].checkpoint
     assert [str(source) for source in checkpoint.sources] == [
