@@ -14,8 +14,8 @@ def changes(comparison: Comparison) -> str:
     parts = [f'<p class="note">Since {html.escape(comparison.old)}.</p>']
     parts += [_list('Worse', comparison.regressions), _list('New', comparison.added), _list('Gone', comparison.gone)]
     if comparison.context:
-        parts.append(text_table(('differs', 'old', 'new'), comparison.context))
-    parts.append(text_table(('row', *_FIGURES), [_cells(row) for row in comparison.rows]))
+        parts.append(text_table(('differs', 'old', 'new'), comparison.context, wraps=True))
+    parts.append(text_table(('row', *_FIGURES), [_cells(row) for row in comparison.rows], wraps=True))
     return section('changes', 'Changes', *parts)
 
 

@@ -37,9 +37,12 @@ def detectors(runs: Sequence[Path]) -> str:
     parts = []
     for run in runs:
         rows = _rows_of(run)
-        lines = [line for line in map(_line, rows) if line is not None]
-        if lines:
-            parts.append(f'<figure>{_figure(lines)}</figure>\n')
+        # One axis for each data set: figures of two cannot be compared.
+        for data_set in dict.fromkeys(row.get('dataset') or '' for row in rows):
+            of_it = [row for row in rows if (row.get('dataset') or '') == data_set]
+            lines = [line for line in map(_line, of_it) if line is not None]
+            if lines:
+                parts.append(f'<figure>{_figure(data_set or "not measured", lines)}</figure>\n')
         shown = [name for name in _SHOWN if any(row.get(name) for row in rows)]
         parts.append(text_table(shown, [[row.get(name) or '-' for name in shown] for row in rows]))
     note = '<p class="note">Solid: measured, with its 95 % interval (bootstrap over images); hollow: reported.</p>'
@@ -70,7 +73,7 @@ def _line(row: Mapping[str, str]) -> _Line | None:
     return _Line(label, measured, float(row.get('ap_ci95') or 0), reported, text)
 
 
-def _figure(lines: Sequence[_Line]) -> str:
+def _figure(title: str, lines: Sequence[_Line]) -> str:
     ends = [
         end for line in lines if line.ap is not None for end in (line.ap - line.half_width, line.ap + line.half_width)
     ]
@@ -81,7 +84,7 @@ def _figure(lines: Sequence[_Line]) -> str:
     def at(value: float) -> float:
         return _NAMES + (value - low) / (high - low) * (_WIDTH - _NAMES - _FIGURES)
 
-    parts = [f'<text x="{_NAMES}" y="14">AP (%), {low:.1f} to {high:.1f}</text>']
+    parts = [f'<text x="{_NAMES}" y="14">{html.escape(title)}: AP (%), {low:.1f} to {high:.1f}</text>']
     for number, line in enumerate(lines):
         y = _TOP + number * _LINE
         if line.ap is not None:

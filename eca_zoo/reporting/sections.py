@@ -27,14 +27,15 @@ def section(name: str, title: str, *parts: str) -> str:
     )
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts that wrap."""
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], wraps: bool = False) -> str:
+    """A table of texts, which may wrap."""
+    kind = 'scroll texts' if wraps else 'scroll'
     head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in row)}</tr>\n' for row in rows)
     label = html.escape(f'{header[0]}, {len(rows)} rows')
     head = f'<thead><tr>{head}</tr></thead>'
     return (
-        f'<div class="scroll texts" tabindex="0" role="region" aria-label="{label}"><table>{head}\n'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{label}"><table>{head}\n'
         f'<tbody>{body}</tbody></table></div>\n'
     )
 

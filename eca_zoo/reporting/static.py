@@ -53,7 +53,7 @@ def _fingerprint(data: Any) -> str:
     if not data:
         return ''
     if isinstance(data, dict):
-        return ', '.join(f'{name} {_short(value)}' for name, value in data.items() if value is not None)
+        return ', '.join(f'{name} {_short(value)}' for name, value in data.items() if value)
     return str(data)
 
 

@@ -53,10 +53,13 @@ def test_trainings_have_their_curves_on_it(run, tmp_path):
 
 def test_detectors_have_their_average_precision_on_it(run, tmp_path):
     header = 'model,task,dataset,num_images,ap,ap_ci95,reported_ap\n'
-    (tmp_path / 'coco.csv').write_text(header + 'a<b,bbox,coco,10,38.0,1.5,38.4\na<b,segm,coco,10,,,36.0\n')
+    (tmp_path / 'coco.csv').write_text(
+        header + 'a<b,bbox,coco,10,38.0,1.5,38.4\na<b,segm,coco,10,,,36.0\nc,bbox,,,,,40.0\n'
+    )
     page = write_report(run, detector_runs=[tmp_path])[0].read_text(encoding='utf-8')
     assert 'aria-label="average precision of 2 detectors and tasks"' in page
     assert 'a&lt;b boxes' in page
+    assert 'not measured: AP (%)' in page
     assert '36.0 / -' in page
     (tmp_path / 'coco.csv').write_text(header + 'a,bbox,coco,10,many,1.5,\n')
     with pytest.raises(InputError, match='is no table of detectors'):
