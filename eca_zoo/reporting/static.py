@@ -52,6 +52,8 @@ def _processor(environment: Any) -> str:
 def _fingerprint(data: Any) -> str:
     if not data:
         return ''
+    if isinstance(data, dict) and all(isinstance(value, dict) for value in data.values()):
+        return '; '.join(f'{name}: {_fingerprint(value)}' for name, value in data.items())
     if isinstance(data, dict):
         return ', '.join(f'{name} {_short(value)}' for name, value in data.items() if value)
     return str(data)

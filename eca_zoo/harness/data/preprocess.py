@@ -50,7 +50,7 @@ def evaluation_transform(
         data_config: as ``timm.data.resolve_data_config`` gives it: ``input_size`` (channels, height, width),
             and optionally ``interpolation``, ``crop_pct``, ``crop_mode``, ``crop_border_pixels``, ``mean``.
         mode: ``exact`` gives the pixels of timm's evaluation transform, bit for bit. ``fast`` decodes JPEG files and
-            resizes with torchvision; docs/performance/input_path.md says how much its pixels differ.
+            resizes with torchvision; docs/notes/input_path.md says how much its pixels differ.
         image_mode: Pillow's mode that images are converted to; by default RGB for three channels, else L (as in
             timm's validate.py).
 

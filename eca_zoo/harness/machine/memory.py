@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep the memory of freed tensors for the next ones, until this process ends.
 
     By default glibc returns large freed blocks to the system, and the pages of the next ones are zeroed and mapped anew
-    (what it costs: docs/performance/whole_table.md). It has no way back to its default, so this is for processes that
+    (what it costs: docs/notes/whole_table.md). It has no way back to its default, so this is for processes that
     do nothing else. ``KEEPING_VARIABLES`` in the environment of a process do the same.
     Nothing is done where the C library is another one, or the environment chooses an allocator.
     """
