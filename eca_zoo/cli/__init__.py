@@ -18,7 +18,7 @@ from eca_zoo.cli import benchmark, export, leaderboard, publish, validate, weigh
 from eca_zoo.cli.collector import collect_seldom
 from eca_zoo.cli.completion import SHELLS
 from eca_zoo.cli.images import detect, predict
-from eca_zoo.cli.logs import logs
+from eca_zoo.cli.logs import complain, logs
 from eca_zoo.cli.reports import compare, report
 from eca_zoo.cli.training import average, train
 from eca_zoo.errors import EcaZooError, Terminated
@@ -131,11 +131,11 @@ def run_command(args: argparse.Namespace) -> int:
         if args.debug:
             raise
         if not error.is_said_elsewhere:
-            print(f'eca-zoo {args.command}: error: {error}', file=sys.stderr)
+            complain(f'eca-zoo {args.command}: error: {error}')
         return error.exit_code
     except KeyboardInterrupt as wish:
         number = signal.SIGTERM if isinstance(wish, Terminated) else signal.SIGINT
-        print(f'eca-zoo {args.command}: stopped by {number.name}', file=sys.stderr)
+        complain(f'eca-zoo {args.command}: stopped by {number.name}')
         return 128 + number
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: point stdout elsewhere so that closing it raises nothing.
@@ -145,5 +145,5 @@ def run_command(args: argparse.Namespace) -> int:
         if args.debug:
             raise
         reason = ' '.join(str(error).split()) or type(error).__name__
-        print(f'eca-zoo {args.command}: failed: {reason} (--debug shows the traceback)', file=sys.stderr)
+        complain(f'eca-zoo {args.command}: failed: {reason} (--debug shows the traceback)')
         return 1

@@ -1,12 +1,12 @@
 """The subcommand of ``eca-zoo`` that measures complexity and throughput."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
 from eca_zoo.cli.flags import NAMES, KeyValues, add_compile, add_running, add_setting
+from eca_zoo.cli.logs import complain
 from eca_zoo.cli.names import add_names, names_in
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f'The table is in {args.results_file}', flush=True)
     failed = table.dropna(subset='error')
     for model, reason in failed[['model', 'error']].itertuples(index=False):
-        print(f'eca-zoo benchmark: failed: {model}: {reason}', file=sys.stderr)
+        complain(f'eca-zoo benchmark: failed: {model}: {reason}')
     return 0 if failed.empty else 1
 
 

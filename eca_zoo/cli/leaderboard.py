@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.collector import collect_as_usual
 from eca_zoo.cli.flags import add_restart, add_run_dir, add_setting, restart_of
+from eca_zoo.cli.logs import complain
 from eca_zoo.errors import InputError
 from eca_zoo.resources import packaged_names
 
@@ -122,8 +123,8 @@ def _print(table: 'pd.DataFrame', check: bool) -> int:
         print(note)
     print(f'written: {", ".join(table.attrs["files"])}', flush=True)
     for error in table.attrs['errors']:
-        print(f'eca-zoo leaderboard: failed: {error}', file=sys.stderr)
+        complain(f'eca-zoo leaderboard: failed: {error}')
     deviations = check_reported(table, table.attrs['top1_tolerance']) if check else []
     for deviation in deviations:
-        print(f'eca-zoo leaderboard: check: {deviation}', file=sys.stderr)
+        complain(f'eca-zoo leaderboard: check: {deviation}')
     return 1 if table.attrs['errors'] or deviations else 0

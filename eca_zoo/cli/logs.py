@@ -6,6 +6,12 @@ import sys
 from collections.abc import Iterator
 
 
+def complain(line: str) -> None:
+    """Say one line on standard error in one piece, so that those of several processes do not run into each other."""
+    if sys.stderr is not None:
+        sys.stderr.write(f'{line}\n')
+
+
 @contextlib.contextmanager
 def logs(quiet: bool, verbose: bool) -> Iterator[None]:
     """While the body runs, warnings are shown; where nobody sees a bar, also what begins and what is done, with times.

@@ -2,10 +2,11 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from eca_zoo.cli.logs import complain
 
 if TYPE_CHECKING:
     from eca_zoo.harness.accuracy.results import AccuracyResult
@@ -39,10 +40,10 @@ def report(args: argparse.Namespace, results: Sequence['AccuracyResult'], file: 
         print(_as_text(rows, good), flush=True)
     skipped = dict.fromkeys(image for result in results for image in result.skipped)
     for image in skipped:
-        print(f'eca-zoo validate: skipped {image.name}: {image.reason}', file=sys.stderr)
+        complain(f'eca-zoo validate: skipped {image.name}: {image.reason}')
     for error in [*(result.error for result in results), not_written]:
         if error is not None:
-            print(f'eca-zoo validate: error: {error}', file=sys.stderr)
+            complain(f'eca-zoo validate: error: {error}')
     return exit_code(results) or int(not_written is not None)
 
 

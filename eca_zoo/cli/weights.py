@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eca_zoo.cli.logs import complain
 from eca_zoo.cli.names import add_names, names_in
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def report_errors(command: str, errors: Sequence[Any], debug: bool) -> int:
     if debug and errors:
         raise errors[0]
     for error in errors:
-        print(f'eca-zoo {command}: error: {error}', file=sys.stderr)
+        complain(f'eca-zoo {command}: error: {error}')
     return min((error.exit_code for error in errors), default=0)
 
 

@@ -1,10 +1,10 @@
 """``benchmark`` of detectors: complexity, and images a second one by one."""
 
 import argparse
-import sys
 from typing import Any
 
 from eca_zoo.cli.detectors import validate
+from eca_zoo.cli.logs import complain
 from eca_zoo.cli.names import names_in
 from eca_zoo.errors import InputError
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         print(f'The table is in {file.path}', flush=True)
     for one in results:
         if one.error is not None:
-            print(f'eca-zoo benchmark: failed: {one.model}: {one.error}', file=sys.stderr)
+            complain(f'eca-zoo benchmark: failed: {one.model}: {one.error}')
     return 1 if any(one.error is not None for one in results) else 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eca_zoo.cli.flags import restart_of
+from eca_zoo.cli.logs import complain
 from eca_zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,5 +53,5 @@ def run(args: argparse.Namespace, suite: 'CocoSuite') -> int:
         print(note)
     print(f'written: {", ".join(map(str, done.files))}', flush=True)
     for error in done.errors:
-        print(f'eca-zoo leaderboard: failed: {error}', file=sys.stderr)
+        complain(f'eca-zoo leaderboard: failed: {error}')
     return 1 if done.errors else 0

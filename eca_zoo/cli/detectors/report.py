@@ -1,10 +1,11 @@
 """What ``validate`` prints and writes for detectors: COCO's figures as a table, its results files, pictures."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from eca_zoo.cli.logs import complain
 
 if TYPE_CHECKING:
     from eca_zoo.detection.coco_images import CocoSet
@@ -59,7 +60,7 @@ def report(args: argparse.Namespace, results: Sequence['DetectorResult'], data: 
         print(to_text([row for row in rows if 'error' not in row]), flush=True)
     for result in results:
         if result.error is not None:
-            print(f'eca-zoo validate: error: {result.error}', file=sys.stderr)
+            complain(f'eca-zoo validate: error: {result.error}')
     if files.table is not None and good:
         write_table(files.table, rows)
     if files.per_class is not None and good:

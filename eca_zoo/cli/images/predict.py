@@ -4,12 +4,12 @@ import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eca_zoo.cli.flags import add_device, add_setting, add_workers
+from eca_zoo.cli.logs import complain
 
 if TYPE_CHECKING:
     from eca_zoo.harness.accuracy.unlabelled.classifying import Classified
@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     _write(classified, kind, args.out)
     for one in classified:
         if one.error is not None:
-            print(f'eca-zoo predict: skipped {one.file}: {one.error}', file=sys.stderr)
+            complain(f'eca-zoo predict: skipped {one.file}: {one.error}')
     return 0
 
 

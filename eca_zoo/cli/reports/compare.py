@@ -2,9 +2,10 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from eca_zoo.cli.logs import complain
 
 _EPILOG = """\
 Exit code 1 if something got worse by more than the tolerance, or newly failed. Accuracies of the same weights and data
@@ -61,5 +62,5 @@ def _run(args: argparse.Namespace) -> int:
     else:
         print(to_markdown(comparison) if args.format == 'markdown' else to_text(comparison))
     for line in comparison.regressions:
-        print(f'eca-zoo compare: regression: {line}', file=sys.stderr)
+        complain(f'eca-zoo compare: regression: {line}')
     return 1 if comparison.regressions else 0
