@@ -1,5 +1,6 @@
 """The comparison of two runs, row by row."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eca_zoo.errors import InputError
+from eca_zoo.harness.accuracy.label_sets import right_images
 from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 from eca_zoo.harness.comparison.runs import MACHINE, Run
 from eca_zoo.harness.comparison.verdicts import (
@@ -85,7 +87,7 @@ def compare(
     new: Run,
     tolerance: float = 0.1,
     speed_tolerance: float = 5.0,
-    paired: Paired = lambda model, dataset: None,
+    paired: Paired | None = None,
 ) -> Comparison:
     """Compare two runs.
 
@@ -94,11 +96,12 @@ def compare(
         new: the later run.
         tolerance: percentage points that an accuracy may get worse by.
         speed_tolerance: percent that a throughput may get worse by.
-        paired: counts of a model in both runs on the same images.
+        paired: counts of a model in both runs on the same images; by default those of their run directories.
 
     Raises:
         InputError: no row of one is in the other.
     """
+    pairs_of = paired or functools.partial(_paired, old, new)
     pairs, added, gone = _matched(old.table, new.table)
     if not pairs:
         raise InputError(f'{old.name} and {new.name} have no row in common; name two runs of the same networks')
@@ -107,7 +110,7 @@ def compare(
     scatter = scatter_of([ratio for a, b in pairs if (ratio := ratio_of(a, b)) is not None])
     rows = []
     for a, b in pairs:
-        counts = paired(str(b['model']), str(b['dataset'])) if same_data else None
+        counts = pairs_of(str(b['model']), str(b['dataset'])) if same_data else None
         failed: str | None = str(b['error']) if pd.isna(a['error']) and not pd.isna(b['error']) else None
         rows.append(
             RowChange(
@@ -122,6 +125,11 @@ def compare(
         old.name, new.name, _context(old, new, pairs), tuple(rows), tuple(_label(row, new.table) for row in added),
         tuple(_label(row, old.table) for row in gone), tuple(_regressions(rows, tolerance, speed_tolerance)),
     )  # fmt: skip
+
+
+def _paired(old: Run, new: Run, model: str, dataset: str) -> PairedCounts | None:
+    results = [run.accuracies.get((model, dataset)) for run in (new, old)]
+    return None if results[0] is None or results[1] is None else right_images.paired(results[0], results[1])
 
 
 Pairs = list[tuple[pd.Series, pd.Series]]

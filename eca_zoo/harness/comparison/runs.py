@@ -1,5 +1,6 @@
 """A run as a comparison reads it: its table, what it ran on, and whether the figures can be told apart by machine."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +11,15 @@ import pandas as pd
 
 from eca_zoo.errors import InputError, one_line
 from eca_zoo.files import read_text
+from eca_zoo.harness.accuracy.results import AccuracyResult
+from eca_zoo.harness.resume.journal import recorded_rows
 from eca_zoo.harness.table.columns import BY_NAME
 from eca_zoo.harness.table.frames import read_table, to_frame
 from eca_zoo.harness.table.rows import entry_of
 from eca_zoo.weights.manifest import Manifest, load_manifest
 
 TABLE_FILE, ENVIRONMENT_FILE = 'leaderboard.csv', 'environment.json'
+_ACCURACY = 'accuracy'
 #: In the place of an earlier run: the figures that the authors reported.
 PUBLISHED = 'published'
 #: What has to be equal for two throughputs to be of one machine.
@@ -30,11 +34,13 @@ class Run:
         name: as it was given.
         table: with the types of its columns.
         environment: of ``environment.json``; empty where there is none.
+        accuracies: by model and data set what a run directory holds of them, with a bit for each image.
     """
 
     name: str
     table: pd.DataFrame
     environment: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: Mapping[tuple[str, str], AccuracyResult] = field(default_factory=dict)
 
     @property
     def machine(self) -> dict[str, Any] | None:
@@ -63,7 +69,18 @@ def read_run(path: Path) -> Run:
         environment = json.loads(read_text(beside))
     except (OSError, ValueError) as error:
         raise InputError(f'{beside}: not readable: {one_line(error)}; let the run write it again') from None
-    return Run(str(path), table, environment if isinstance(environment, dict) else {})
+    return Run(str(path), table, environment if isinstance(environment, dict) else {}, _accuracies_in(source.parent))
+
+
+def _accuracies_in(folder: Path) -> dict[tuple[str, str], AccuracyResult]:
+    found = {}
+    for record in recorded_rows(folder):
+        if str(record['table']).startswith(_ACCURACY):
+            # A journal of another version has other fields.
+            with contextlib.suppress(TypeError, KeyError):
+                result = AccuracyResult.from_json(record['row'])
+                found[result.model, result.dataset] = result
+    return found
 
 
 def _check_figures(source: Path, table: pd.DataFrame) -> None:

@@ -2,7 +2,11 @@ import json
 import math
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
+import eca_zoo
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
 from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
@@ -11,6 +15,7 @@ from eca_zoo.harness.comparison.runs import Run, read_run
 from eca_zoo.harness.comparison.verdicts import scatter_of
 from eca_zoo.harness.table.files import to_csv
 from eca_zoo.harness.table.frames import to_frame
+from tests.harness.image_sets import MODEL, write_folder
 
 MACHINE = {'processor': 'a processor', 'cpus': 2, 'threads': {'intra_op': 2}, 'gpus': [], 'data': {'images': 'abc'}}
 NAMES = ('resnet18', 'resnet34', 'resnet50', 'resnet101')
@@ -177,3 +182,33 @@ def test_a_figure_that_cannot_be_is_named(row, complaint, tmp_path):
     with pytest.raises(InputError) as raised:
         read_run(path)
     assert str(raised.value) == f'{path}: {complaint}'
+
+
+def test_two_runs_with_other_weights_are_compared_in_pairs_without_predictions(tmp_path):
+    """As a user has them: two run directories, whose journals hold a bit for each image."""
+    root = write_folder(tmp_path / 'digits', count=40)
+    files = {}
+    for name, noise in (('old', 0.0), ('new', 1.0)):
+        network = timm.create_model(MODEL, pretrained=True)
+        torch.manual_seed(0)
+        network.fc.weight.data += noise * torch.randn_like(network.fc.weight)
+        files[name] = tmp_path / f'{name}.safetensors'
+        save_file(network.state_dict(), files[name])
+        suite = tmp_path / f'{name}.yaml'
+        suite.write_text(
+            f'version: 1\nmodels: [{{name: test_eca_resnet, label: mine, checkpoint: {files[name]}}}]\n'
+            'data: {name: digits}\naccuracy: {device: cpu, workers: 0}\n'
+        )
+        eca_zoo.leaderboard(suite, tmp_path / f'run-{name}', data_dir=root)
+    old, new = (read_run(tmp_path / f'run-{name}') for name in ('old', 'new'))
+    (row,) = compare(old, new).rows
+    lost = round((old.table['top1'][0] - new.table['top1'][0]) * 40 / 100)
+    assert lost > 3
+    assert row.accuracy.outcome == 'worse'
+    counts = PairedCounts(40, 0, lost)
+    assert f'paired, p = {counts.p_value():.3g}' in row.accuracy.text
+    # Without the journals there are the two figures alone.
+    for file in tmp_path.glob('run-*/journal-*.jsonl'):
+        file.unlink()
+    (row,) = compare(*(read_run(tmp_path / f'run-{name}') for name in ('old', 'new'))).rows
+    assert 'unpaired: what each did with each image is not known' in row.accuracy.text
