@@ -80,7 +80,8 @@ def counts_of(contents: Contents) -> str:
         measured += bool(top1 or rate)
         reported += bool(told and not top1)
         failed += bool(error)
-    return f'{contents.rows} rows: {measured} measured, {reported} with a reported accuracy only, {failed} failed'
+    rows = 'row' if contents.rows == 1 else 'rows'
+    return f'{contents.rows} {rows}: {measured} measured, {reported} with a reported accuracy only, {failed} failed'
 
 
 def command_of(contents: Contents) -> str:

@@ -64,7 +64,11 @@ def accuracy_verdict(
     # Of figures without a number of images, such as published ones, nothing is known but the figure.
     (below_old, above_old), (below_new, above_new) = (margin or (0.0, 0.0) for margin in margins)
     interval = (change - math.hypot(below_new, above_old), change + math.hypot(above_new, below_old))
-    how = 'unpaired: what each did with each image is not known' if len(known) == 2 else 'the interval is of one of both alone'
+    how = (
+        'unpaired: what each did with each image is not known'
+        if len(known) == 2
+        else 'the interval is of one of both alone'
+    )
     return _decided(change, interval, f'{figures}; {how}')
 
 
