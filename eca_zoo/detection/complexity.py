@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from eca_zoo.detection.networks.detectors import Detector, FasterRcnn, RetinaNet
 from eca_zoo.detection.networks.registry import create_detector, list_detector_architectures
-from eca_zoo.harness.networks.complexity import Complexity, complexity
+from eca_zoo.harness.networks.complexity import Complexity, complexity, hooks_on
 from eca_zoo.models import EcaLayer
 from eca_zoo.weights.manifest import Entry, packaged_manifest
 
@@ -127,16 +127,13 @@ class _Counts:
         skipped = {inner for module in model.modules() if isinstance(module, EcaLayer) for inner in module.children()}
         if isinstance(model, FasterRcnn):
             skipped |= {module for module in model.rpn.modules() if isinstance(module, nn.ReLU)}
-        handles = [
-            module.register_forward_hook(self._count)
+        counted = [
+            module
             for module in model.modules()
             if module not in skipped and any(isinstance(module, kind) for kind, _ in _RULES)
         ]
-        try:
+        with hooks_on(counted, self._count):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _count(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         rule = next(rule for kind, rule in _RULES if isinstance(module, kind))

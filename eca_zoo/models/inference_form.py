@@ -62,7 +62,7 @@ def optimize_for_inference(
     _refuse_what_a_copy_would_lose(model)
     part = getattr(model, 'traceable_part', None)
     if isinstance(part, str):
-        return _with_fast_part(model, part, input_size)
+        return _with_fast_part(model, part, input_size, widest_early_gate)
     dtype, device = _placement(model)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _plain_numbers():
         reference = _copied(model, torch.float64 if dtype == torch.float64 else torch.float32)
@@ -104,10 +104,13 @@ def _refuse_what_a_copy_would_lose(model: Any) -> None:
             raise InputError(f'the forward of {title} was replaced on the instance; restore it first')
 
 
-def _with_fast_part(model: nn.Module, part: str, input_size: tuple[int, int, int] | None) -> nn.Module:
+def _with_fast_part(
+    model: nn.Module, part: str, input_size: tuple[int, int, int] | None, widest_early_gate: int
+) -> nn.Module:
     """A copy of ``model`` with the module ``part`` in its fast form."""
     original = model.get_submodule(part)
-    form = copy.deepcopy(model, {id(original): optimize_for_inference(original, input_size)})
+    fast = optimize_for_inference(original, input_size, widest_early_gate=widest_early_gate)
+    form = copy.deepcopy(model, {id(original): fast})
     setattr(form, _MARK, True)
     return form.requires_grad_(False).eval()
 

@@ -33,7 +33,7 @@ class Tensors(Task):
         return 0
 
     def reader(self):
-        raise NotImplementedError
+        return lambda epoch, positions: None
 
     def loss(self, network, part, epoch):
         images, labels = part

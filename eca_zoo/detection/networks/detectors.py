@@ -3,6 +3,7 @@
 Each image goes through the network by itself in evaluation, so that a result depends on nothing else in its batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ from eca_zoo.errors import InputError
 MASK_FORMATS = ('codes', 'dense')
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """What all detectors share.
 
     Attributes:
@@ -107,8 +108,8 @@ class Detector(nn.Module):
         features = self.backbone(image)
         found = self._detections(features, geometry)
         result: dict[str, Any] = {**found, 'labels': self._category_ids(found['labels'])}
-        if self.has_masks:
-            maps = self._mask_maps(features, found, geometry)
+        maps = self._mask_maps(features, found, geometry)
+        if maps is not None:
             paste: Any = paste_codes if masks == 'codes' else paste_dense
             result['masks'] = paste(maps, found['boxes'], geometry.original_size)
         return result
@@ -137,11 +138,13 @@ class Detector(nn.Module):
     def _category_ids(self, labels: torch.Tensor) -> torch.Tensor:
         return torch.tensor(list(self.categories), device=labels.device)[labels]
 
+    @abstractmethod
     def _detections(self, features: list[torch.Tensor], geometry: Geometry) -> Detections:
-        raise NotImplementedError
+        """What is found on the maps of one image."""
 
-    def _mask_maps(self, features: list[torch.Tensor], found: Detections, geometry: Geometry) -> torch.Tensor:
-        raise NotImplementedError
+    def _mask_maps(self, features: list[torch.Tensor], found: Detections, geometry: Geometry) -> torch.Tensor | None:
+        """A small map for the mask of each detection; None of a detector without masks."""
+        return None
 
     def _training_losses(self, images: Sequence[torch.Tensor], targets: Any) -> dict[str, torch.Tensor]:
         """Losses of a batch, whose images are padded to the largest."""
@@ -154,10 +157,11 @@ class Detector(nn.Module):
         batch = self.transform.batch([self.transform.normalise(image.pixels, parameter.dtype) for image in resized])
         return self._losses(self.backbone(batch), prepared, [geometry.size for geometry in geometries])
 
+    @abstractmethod
     def _losses(
         self, features: list[torch.Tensor], targets: list[Target], sizes: list[tuple[int, int]]
     ) -> dict[str, torch.Tensor]:
-        raise NotImplementedError
+        """Losses of a padded batch by name."""
 
 
 def _checked_images(images: Any) -> Sequence[torch.Tensor]:

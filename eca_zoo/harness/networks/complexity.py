@@ -1,7 +1,7 @@
 """Complexity of a network: parameters, multiply-adds and activations, counted on the meta device."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +214,17 @@ def _fvcore_cost(norm: Any, args: tuple) -> int:
     return 5 if computes_statistics else 2
 
 
+@contextlib.contextmanager
+def hooks_on(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+    """Call ``hook`` after each of ``modules``, as long as the body runs."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class _ModuleCounts:
     """Counts that other tools make for each module, by its type."""
 
@@ -233,12 +244,8 @@ class _ModuleCounts:
         pools = [module for module in model.modules() if ends_in_mean and isinstance(module, SelectAdaptivePool2d)]
         skipped = {child for pool in pools for child in pool.modules()}
         counted = [module for module in model.modules() if _rule_of(module) and module not in skipped]
-        handles = [module.register_forward_hook(self._count) for module in counted]
-        try:
+        with hooks_on(counted, self._count):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _count(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         rule = _rule_of(module)

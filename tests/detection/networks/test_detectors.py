@@ -19,6 +19,7 @@ from eca_zoo.detection.networks.detectors import MaskRcnn, RetinaNet
 from eca_zoo.detection.networks.registry import DetectorArchitecture, register_detector
 from eca_zoo.detection.run_lengths import decode
 from eca_zoo.errors import InputError
+from eca_zoo.models.fast_blocks import EarlyGate, FilterGate
 from eca_zoo.weights.convert.recognition import recognise
 from tests.spawning import run_python
 
@@ -256,6 +257,9 @@ def test_the_form_for_inference_finds_the_same():
     assert any(isinstance(module, nn.BatchNorm2d) for module in detector.modules())
     assert isinstance(form, MaskRcnn)
     same(form(images(1))[0], detector(images(1))[0], 1e-3)
+    late = eca_zoo.optimize_for_inference(detector, widest_early_gate=0)
+    kinds = [{type(module) for module in one.modules()} & {EarlyGate, FilterGate} for one in (form, late)]
+    assert kinds == [{EarlyGate, FilterGate}, {FilterGate}]
     with pytest.raises(InputError, match='is in the form for inference already'):
         eca_zoo.optimize_for_inference(form)
     with pytest.raises(InputError, match='is in training mode'):
