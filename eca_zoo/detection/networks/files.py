@@ -25,7 +25,7 @@ def read_image(image: Any) -> torch.Tensor:
             with Image.open(image) as opened:
                 return _to_tensor(opened)
         except UnidentifiedImageError:
-            raise InputError(f'{image}: no image that Pillow can read') from None
+            raise InputError(f'{image}: no image that Pillow can read; repair it or leave it out') from None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = getattr(error, 'strerror', None) or one_line(error)
             raise InputError(f'{image}: the image cannot be read: {reason}') from None
