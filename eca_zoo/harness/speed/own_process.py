@@ -24,7 +24,6 @@ from eca_zoo.harness.speed.launcher import Child, Launcher
 from eca_zoo.harness.speed.settings import ThroughputSettings
 from eca_zoo.harness.speed.timer import Timer
 
-_SECONDS_TO_END = 10
 #: What to do where a network cannot be had in a process that keeps freed memory.
 OTHER_WAY = 'leave out keep_freed_memory, or start your own process with ' + ' '.join(
     f'{name}={value}' for name, value in KEEPING_VARIABLES.items()
@@ -69,7 +68,7 @@ class OwnProcess:
         self.peak_memory_mb: float | None = None
         self.peak_reserved_mb: float | None = None
         self._request: Any = spec, settings
-        self._has_work = False
+        self._is_idle = False
         self._launcher = launcher
         self._process: Child | None = None
 
@@ -81,7 +80,6 @@ class OwnProcess:
         """
         self._process = self._launcher.start()
         self._receive()
-        self._has_work = True
 
     def warm_up(self) -> None:
         """As of ``Timer``.
@@ -109,9 +107,10 @@ class OwnProcess:
         for pipe in (self._process.requests, self._process.answers):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-        if self._process.wait(_SECONDS_TO_END if self._has_work else 0) is None:
+        # One that waits for a request ends by itself; another would first finish what nobody asks for any more.
+        if not self._is_idle and self._process.wait(0) is None:
             os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
 
     def _send(self, message: Any) -> None:
         assert self._process is not None
@@ -122,6 +121,7 @@ class OwnProcess:
         try:
             self._process.requests.write(content)
             self._process.requests.flush()
+            self._is_idle = False
         except OSError:
             raise self._ended() from None
 
@@ -131,6 +131,7 @@ class OwnProcess:
             kind, content = pickle.load(self._process.answers)
         except (EOFError, pickle.UnpicklingError, OSError):
             raise self._ended() from None
+        self._is_idle = True
         if kind == 'unknown':
             raise UnknownThereError(content)
         if kind == 'failed':
