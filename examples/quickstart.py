@@ -26,8 +26,8 @@ def main() -> None:
         write_digits(Path(folder))
         accuracy = eca_zoo.evaluate(MODEL, folder, device='cpu', workers=0)
     print(accuracy[['model', 'num_images', 'top1', 'top1_ci95']].to_string(index=False))
-    counts = eca_zoo.complexity(['eca_resnet50', 'resnet50'])
-    print(counts[['model', 'params', 'infer_gmacs']].to_string(index=False))
+    counts = eca_zoo.complexity(['eca_resnet50', 'resnet50'], img_size=224)  # by default each network's own
+    print(counts[['model', 'params', 'infer_gmacs', 'infer_img_size']].to_string(index=False))
 
 
 if __name__ == '__main__':
