@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from canvases.digit_canvases import write_canvases
 from digits import write_digits
 
 from eca_zoo.training.record.log import TIMINGS
@@ -66,8 +67,24 @@ drop_path: 0.1
 model_ema: true
 model_ema_decay: 0.9
 """
+_DETECTION = """\
+version: 1
+system: maskrcnn
+model: test_maskrcnn
+epochs: 2
+batch_size: 4
+group_size: 2
+lr: 0.02
+clip_grad: 10
+warmup_steps: 10
+pretrained_backbone: true
+model_ema: true
+model_ema_decay: 0.9
+"""
 # Within a step and within a validation.
 _POINTS = ('torch.autograd:backward', 'eca_zoo.harness.accuracy.passes:Pass._step')
+_DETECTION_POINTS = ('torch.autograd:backward', 'eca_zoo.detection.networks.detectors:Detector.detect')
+_CANVASES = {'train': 40, 'validation': 8}
 
 
 class Run:
@@ -168,6 +185,13 @@ def _shown(found: Any) -> str:
     return f'{len(found)} rows' if isinstance(found, list) else f'last {found["last.safetensors"][:16]}'
 
 
+def _training(folder: Path, text: str, data: str) -> list[str]:
+    recipe = folder / f'{data}_recipe.yaml'
+    recipe.write_text(text, encoding='utf-8')
+    running = ['--device', 'cpu', '-j', '1', '--save-every', '2steps']
+    return ['train', str(recipe), '--data-dir', str(folder / data), *running, '--run-dir']
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=20, help='for each number of processes (default: 20)')
@@ -175,7 +199,8 @@ def main() -> None:
     parser.add_argument(
         '--img-size', type=int, default=160, help='larger takes longer, and records more often (default: 160)'
     )
-    parser.add_argument('--what', nargs='+', choices=('leaderboard', 'training'), default=['leaderboard', 'training'])
+    whats = ('leaderboard', 'training', 'detection')
+    parser.add_argument('--what', nargs='+', choices=whats, default=whats, help='(default: all)')
     parser.add_argument('--seed', type=int, help='of the steps (default: another each time)')
     parser.add_argument('--folder', type=Path, help='keep everything here')
     args = parser.parse_args()
@@ -184,13 +209,13 @@ def main() -> None:
     write_digits(folder / 'digits')
     suite = folder / 'stress.yaml'
     suite.write_text(_SUITE.format(img_size=args.img_size), encoding='utf-8')
-    recipe = folder / 'stress_recipe.yaml'
-    recipe.write_text(_RECIPE, encoding='utf-8')
+    for split, count in _CANVASES.items():
+        write_canvases(folder / 'canvases', split, count)
     data = ['--data-dir', str(folder / 'digits')]
-    training = ['train', str(recipe), *data, '--device', 'cpu', '-j', '1', '--save-every', '2steps', '--run-dir']
     kinds = {
         'leaderboard': (['leaderboard', str(suite), *data, '--run-dir'], (), table),
-        'training': (training, _POINTS, bits),
+        'training': (_training(folder, _RECIPE, 'digits'), _POINTS, bits),
+        'detection': (_training(folder, _DETECTION, 'canvases'), _DETECTION_POINTS, bits),
     }
     good = True
     for what in args.what:

@@ -105,15 +105,10 @@ class CocoAnnotations:
     def masks(self, toolbox: Any) -> list[Any]:
         """Run-length code of each object, as ``toolbox`` (``pycocotools.mask``) makes it of polygons."""
         sizes = {image.id: (image.height, image.width) for image in self.images}
-        codes = []
-        for number, segmentation in zip(self.image_ids.tolist(), self.segmentations, strict=True):
-            if isinstance(segmentation, list):
-                codes.append(toolbox.merge(toolbox.frPyObjects(segmentation, *sizes[number])))
-            elif isinstance(segmentation['counts'], list):
-                codes.append(toolbox.frPyObjects(segmentation, *sizes[number]))
-            else:
-                codes.append(segmentation)
-        return codes
+        return [
+            mask_code(segmentation, sizes[number], toolbox)
+            for number, segmentation in zip(self.image_ids.tolist(), self.segmentations, strict=True)
+        ]
 
     def check_categories(self, known: dict[int, str], detector: str) -> list[str]:
         """Refuse a detector that gives other names to the categories, or does not know one.
@@ -146,6 +141,13 @@ class CocoAnnotations:
 
     def _entry(self, index: int) -> str:
         return f'{self.path}: annotations[{index}] (id {self.ids[index]})'
+
+
+def mask_code(segmentation: Any, size: tuple[int, int], toolbox: Any) -> Any:
+    """Run-length code of an object in an image of ``size``, as ``toolbox`` (``pycocotools.mask``) makes it."""
+    if isinstance(segmentation, list):
+        return toolbox.merge(toolbox.frPyObjects(segmentation, *size))
+    return toolbox.frPyObjects(segmentation, *size) if isinstance(segmentation['counts'], list) else segmentation
 
 
 def read_annotations(path: Path, leave_out_faulty_boxes: bool = False) -> CocoAnnotations:

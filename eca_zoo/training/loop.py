@@ -15,14 +15,14 @@ from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.machine.processes import Processes, agreed, gather, sum_counts
 from eca_zoo.harness.resume.signals import InterruptedRunError, StopRequest
 from eca_zoo.training.data.loader import StepData, step_data
-from eca_zoo.training.data.order import Schedule, epoch_order
+from eca_zoo.training.data.order import Schedule
 from eca_zoo.training.meter import Clock, Meter
 from eca_zoo.training.network import set_training_mode
 from eca_zoo.training.optimisation import LearningRate, lay_out_as_parameters, make_optimizer
 from eca_zoo.training.recipes.recipe import Recipe
 from eca_zoo.training.record.log import EPOCH, STEPS, Log
 from eca_zoo.training.step import Stepper
-from eca_zoo.training.task import Task
+from eca_zoo.training.tasks.task import Task
 
 _logger = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ class Loop:
             # With a scaler of the loss, a step whose gradients overflow is left out, and the scale halved.
             return
         epoch = bad // self.schedule.steps_per_epoch
-        positions = self.schedule.positions(bad, epoch_order(self.recipe.seed, epoch, len(self.task)))
+        positions = self.schedule.positions(bad, self.schedule.order(epoch))
         names = self.task.names(positions)
         rate = self._rate.set(bad)
         raise RunError(
@@ -277,8 +277,8 @@ class Loop:
             if ema is not None:
                 _share_buffers(ema.module, self._processes, self.task.group)
                 averaged = self.task.validate(ema.module, self._stop)
-                names = ('num_images', 'top1_ci95')
-                figures |= {f'ema_{name}': value for name, value in averaged.items() if name not in names}
+                names = self.task.columns
+                figures |= {f'ema_{name}': averaged[name] for name in averaged if f'ema_{name}' in names}
         except InterruptedRunError:
             # Others may not get to a point where all could agree.
             if self._processes.is_main:
@@ -305,7 +305,8 @@ class Loop:
 
     def _summary(self) -> str:
         row = self.log.rows[-1]
-        names = ('loss', 'lr', 'val_loss', 'top1', 'ema_top1', 'images_per_sec')
+        metric = self.task.metric
+        names = ('loss', 'lr', 'val_loss', metric, f'ema_{metric}', 'images_per_sec')
         return ', '.join(f'{name} {row[name]:g}' for name in names if row.get(name) is not None)
 
     def _show(self, now: float) -> None:
@@ -329,8 +330,9 @@ def _schedule(task: Task, recipe: Recipe, processes: Processes) -> Schedule:
             f'batch_size: {recipe.batch_size} is fewer than the {processes.world_size} processes; raise it'
         )
     return Schedule(
-        count, recipe.batch_size, recipe.seed, recipe.drop_last, processes.world_size, recipe.grad_accum_steps
-    )
+        count, recipe.batch_size, recipe.seed, recipe.drop_last, processes.world_size, recipe.grad_accum_steps,
+        task.kinds() if recipe.group_size > 1 else None, recipe.group_size,
+    )  # fmt: skip
 
 
 def _share_buffers(network: nn.Module, processes: Processes, group: Any) -> None:

@@ -72,6 +72,7 @@ class LearningRate:
         """
         self._optimizer, self._steps_per_epoch = optimizer, steps_per_epoch
         self._by_step = recipe.sched_on_updates
+        self._warmup_steps, self._warmup_factor = recipe.warmup_steps, recipe.warmup_factor
         try:
             self._scheduler, self.epochs = create_scheduler_v2(
                 optimizer, updates_per_epoch=steps_per_epoch, **_arguments(recipe)
@@ -86,6 +87,11 @@ class LearningRate:
             scheduler.step_update(step)
         else:
             scheduler.step(step // self._steps_per_epoch)
+        if step < self._warmup_steps:
+            # As mmdetection v1's runner computes it.
+            less = (1 - step / self._warmup_steps) * (1 - self._warmup_factor)
+            for group in self._optimizer.param_groups:
+                group['lr'] *= 1 - less
         return max(group['lr'] for group in self._optimizer.param_groups)
 
 

@@ -25,9 +25,9 @@ from eca_zoo.training.loop import Keeper, Loop, LoopSettings, Progress
 from eca_zoo.training.recipes.recipe import ChosenRecipe
 from eca_zoo.training.record.board import Board
 from eca_zoo.training.record.curves import write_curves
-from eca_zoo.training.record.log import LOG_FILE, Log
+from eca_zoo.training.record.log import LOG_FILE, Log, columns_with
 from eca_zoo.training.record.state import StateFolder, write_weights
-from eca_zoo.training.task import Task
+from eca_zoo.training.tasks.task import Task
 
 _logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def run_training(
     is_main = processes.is_main
     identity = run_identity(task, chosen, device, processes)
     folder = RunFolder(settings, json.loads(json.dumps(identity, default=str)))
-    log = Log(settings.run_dir / LOG_FILE if is_main else None)
+    log = Log(settings.run_dir / LOG_FILE if is_main else None, columns_with(task.columns))
     with contextlib.ExitStack() as during:
         during.enter_context(_deterministic(chosen.recipe.deterministic))
         during.enter_context(random_state_kept())

@@ -14,7 +14,7 @@ from eca_zoo.harness.machine.processes import Processes
 from eca_zoo.training.data.order import seed_step
 from eca_zoo.training.optimisation import clip_gradients
 from eca_zoo.training.recipes.recipe import Recipe
-from eca_zoo.training.task import Task
+from eca_zoo.training.tasks.task import Task
 
 
 class Stepper:

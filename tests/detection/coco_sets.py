@@ -112,16 +112,16 @@ def _run_lengths(rng: np.random.Generator, box: list[float]) -> dict[str, Any]:
     return {'size': code['size'], 'counts': code['counts'].decode()}
 
 
-def write_set(folder: Path, seed: int = 0, images: int = 10, **arguments: Any) -> Path:
+def write_set(folder: Path, seed: int = 0, images: int = 10, split: str = 'val', **arguments: Any) -> Path:
     """Write a set as COCO is unpacked, with images of noise; returns its folder."""
     truth, _ = make_set(seed, images, **arguments)
-    (folder / 'annotations').mkdir(parents=True)
-    (folder / 'val').mkdir()
-    (folder / 'annotations' / 'instances_val.json').write_text(json.dumps(truth))
+    (folder / 'annotations').mkdir(parents=True, exist_ok=True)
+    (folder / split).mkdir()
+    (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(truth))
     rng = np.random.default_rng(seed)
     for image in truth['images']:
         coarse = rng.integers(0, 256, (SIZE[0] // 10, SIZE[1] // 10, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((SIZE[1], SIZE[0])).save(folder / 'val' / image['file_name'])
+        Image.fromarray(coarse).resize((SIZE[1], SIZE[0])).save(folder / split / image['file_name'])
     return folder
 
 

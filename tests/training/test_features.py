@@ -12,13 +12,13 @@ from torch import nn
 
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import open_data
-from eca_zoo.training.classification import ClassificationLoss, ClassificationTask
 from eca_zoo.training.data.order import Schedule, epoch_order
 from eca_zoo.training.data.pixels import TrainingTransform
 from eca_zoo.training.network import build_network, set_training_mode
 from eca_zoo.training.optimisation import LearningRate, make_optimizer
 from eca_zoo.training.recipes.recipe import Recipe
 from eca_zoo.training.step import Stepper
+from eca_zoo.training.tasks.classification import ClassificationLoss, ClassificationTask
 from tests.harness.processes import run_program
 from tests.training.helpers import write_recipe, write_splits
 
@@ -178,7 +178,7 @@ def test_the_last_image_of_an_odd_number_is_mixed_with_none():
 # Trains with batch-norm statistics over all processes, in float64, and keeps the weights.
 SHARED = """
 from eca_zoo.harness.data.datasets import open_data
-from eca_zoo.training.classification import ClassificationTask
+from eca_zoo.training.tasks.classification import ClassificationTask
 from eca_zoo.training.loop import Loop, LoopSettings
 from eca_zoo.training.data.pixels import TrainingTransform
 from eca_zoo.training.network import build_network

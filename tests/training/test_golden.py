@@ -14,7 +14,7 @@ from eca_zoo.training.network import build_network
 from eca_zoo.training.optimisation import LearningRate, make_optimizer
 from eca_zoo.training.recipes.reading import read_recipe
 from eca_zoo.training.step import Stepper
-from eca_zoo.training.task import Task
+from eca_zoo.training.tasks.task import Task
 from tests.training.reference_training import SETTINGS, batches, start
 
 GOLDEN = np.load(Path(__file__).parents[1] / 'data' / 'golden_training.npz')

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from eca_zoo.cli import main
-from eca_zoo.training.classification import ClassificationTask
 from eca_zoo.training.step import Stepper
+from eca_zoo.training.tasks.classification import ClassificationTask
 from tests.harness.processes import ROOT, run_program
 from tests.training.helpers import assert_equal_bits, write_recipe, write_splits
 

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from eca_zoo.training.data.order import Schedule, epoch_order, mixed, random_state_kept, seed_sample, seed_step
+from eca_zoo.training.data.order import (
+    Schedule,
+    epoch_order,
+    grouped_order,
+    mixed,
+    random_state_kept,
+    seed_sample,
+    seed_step,
+)
 
 
 def test_an_epoch_holds_every_image_once_in_an_order_of_its_own():
@@ -14,6 +22,23 @@ def test_an_epoch_holds_every_image_once_in_an_order_of_its_own():
     assert all(sorted(order) == list(range(100)) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert epoch_order(1, 0, 100).tolist() == orders[0]
+
+
+def test_grouped_images_are_of_one_kind_so_many_at_a_time_and_each_is_there_once():
+    # In turn 4, 0, 3, 1, 2, 5 of the kinds 1, 1, 0, 0, 0, 1: pairs 4 0, 3 1, and 2 and 5 are left.
+    found = grouped_order(torch.tensor([4, 0, 3, 1, 2, 5]), torch.tensor([1, 0, 0, 0, 1, 1]), 2)
+    assert found.tolist() == [4, 0, 3, 1, 2, 5]
+    found = grouped_order(torch.tensor([4, 3, 0, 2, 1, 5]), torch.tensor([1, 0, 0, 0, 1, 1]), 2)
+    assert found.tolist() == [4, 0, 3, 2, 1, 5]
+    kinds = (torch.arange(23) % 3 == 0).long()
+    schedule = Schedule(count=23, batch_size=6, seed=1, kinds=kinds, group_size=2)
+    orders = [schedule.order(epoch) for epoch in (0, 1)]
+    assert orders[0].tolist() != orders[1].tolist()
+    for order in orders:
+        assert sorted(order.tolist()) == list(range(23))
+        # Eight of one kind and fifteen of the other: eleven groups, and one image that has no other.
+        assert all(len(set(pair)) == 1 for pair in kinds[order[:22]].view(-1, 2).tolist())
+    assert kinds[orders[0][0:22:2]].unique_consecutive().numel() > 2
 
 
 @pytest.mark.parametrize('parts', [1, 3])

@@ -98,7 +98,7 @@ def test_the_model_card_names_recipe_data_figures_and_curves(run, tmp_path, monk
     )
     assert f'fingerprint `{record["identity"]["data"]["train"]["fingerprint"]}`' in card
     assert f'| Top-1 |  | {record["best"]["top1"]:.2f} % |' in card
-    assert '![loss, top-1 and learning rate](curves.svg)' in card
+    assert '![loss, accuracy and learning rate](curves.svg)' in card
     assert (folder / 'curves.svg').read_bytes() == (run / 'curves.svg').read_bytes()
     code = main(['publish', 'test_eca_resnet.digits', '--run-dir', str(run), '--folder', str(tmp_path / 'other')])
     assert code == 2

@@ -53,7 +53,9 @@ def add_commands(subparsers: Any, parents: list[argparse.ArgumentParser]) -> Non
 
 
 def _add_data(group: Any) -> None:
-    group.add_argument('--data-dir', metavar='DIR', type=Path, help='folder with train/CLASS and validation/CLASS')
+    group.add_argument(
+        '--data-dir', metavar='DIR', type=Path, help='folder with train/CLASS and validation/CLASS, or COCO as unpacked'
+    )
     group.add_argument('--dataset', metavar='NAME', default='', help="timm's name of a data set, as for validate")
     group.add_argument('--train-split', metavar='NAME', default='train', help='(default: train)')
     group.add_argument('--val-split', metavar='NAME', default='validation', help="(default: validation; '': none)")
@@ -64,6 +66,10 @@ def _add_data(group: Any) -> None:
     group.add_argument('--input-img-mode', metavar='MODE', help="Pillow's mode that images are converted to")
     add_setting(group, 'download', action='store_true', help='let timm download the data set')
     add_setting(group, 'trust_remote_code', action='store_true', help='let a hub data set run its code')
+    for name, of in (('', 'training'), ('val-', 'validation')):
+        where = f"of a detector's {of} (default: below --data-dir)"
+        group.add_argument(f'--{name}annotations', metavar='FILE', type=Path, help=where)
+        group.add_argument(f'--{name}images', metavar='DIR', type=Path, help=where)
     group.add_argument(
         '--skip-bad-images', action='store_true', help='count images that cannot be decoded; others take their places'
     )
@@ -168,6 +174,8 @@ def _run(args: argparse.Namespace) -> int:
             trust_remote_code=args.trust_remote_code, skip_bad_images=args.skip_bad_images,
             workers=args.workers, device=args.device, initial_checkpoint=args.initial_checkpoint,
             validation_batch_size=args.validation_batch_size, val_interval=args.val_interval,
+            annotations=args.annotations, images=args.images, val_annotations=args.val_annotations,
+            val_images=args.val_images,
             log_interval=args.log_interval, save_seconds=seconds, save_steps=steps, **overrides,
         )  # fmt: skip
     if processes.is_main:
@@ -178,5 +186,12 @@ def _run(args: argparse.Namespace) -> int:
 def _print(log: Any) -> None:
     best = log.attrs['best']
     if best:
-        print(f'best: top-1 {best["top1"]:.2f} % of {best["num_images"]} images, epoch {best["epoch"]} of {len(log)}')
+        print(f'best: {_figures(best)} of {best["num_images"]} images, epoch {best["epoch"]} of {len(log)}')
     print(f'written: {", ".join(log.attrs["files"])}', flush=True)
+
+
+def _figures(best: dict[str, Any]) -> str:
+    if 'top1' in best:
+        return f'top-1 {best["top1"]:.2f} %'
+    known = {name: best[f'{name}_ap'] for name in ('box', 'mask') if f'{name}_ap' in best}
+    return ', '.join(f'{name} AP {value:.4f}' for name, value in known.items())

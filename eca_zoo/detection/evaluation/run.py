@@ -63,6 +63,7 @@ def evaluate_detectors(
     progress: Report | None = None,
     stop: StopRequest | None = None,
     record_every: float = RECORD_EVERY,
+    warn: bool = True,
 ) -> list[DetectorResult]:
     """Evaluate detectors as COCO's toolbox does; one result each, in their order.
 
@@ -81,16 +82,19 @@ def evaluate_detectors(
         progress: called now and then by the main process.
         stop: when it is set, what was found is recorded and the evaluation ends.
         record_every: seconds between two records.
+        warn: log what a user has to know, which is in the results too.
 
     Raises:
         InputError: the set or a setting cannot be used, or the run directory belongs to another run.
         InterruptedRunError: ``stop`` was set.
     """
     processes = current()
-    run = _Run(data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks))
+    run = _Run(
+        data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks), warn
+    )  # fmt: skip
     run.settings = agreed(lambda: run.checked(models, settings or DetectorSettings(), baseline))
     agreed(lambda: check_own_devices(torch.device(run.settings.device)))
-    _say(data.annotations.remarks, processes)
+    run.say(data.annotations.remarks)
     with numeric_flags(run.settings.precision, search=False, deterministic=True):
         run.find(models)
     if processes.is_main:
@@ -108,6 +112,7 @@ class _Run:
     stop: StopRequest
     record_every: float
     tasks: tuple[Task, ...]
+    warn: bool = True
     settings: DetectorSettings = field(default_factory=DetectorSettings)
     results: dict[str, DetectorResult] = field(default_factory=dict)
     parts: dict[str, list[Part]] = field(default_factory=dict)
@@ -165,12 +170,17 @@ class _Run:
         if first is not None or loaded is None:
             self.results[spec.title] = _failed(result, *(first or ('', 1)))
             return None
-        _say(remarks, self.processes)
+        self.say(remarks)
         self.results[spec.title] = dataclasses.replace(
             result, num_images=len(self.data), weights_sha256=loaded.weights_sha256, complexity=loaded.complexity,
             remarks=tuple(remarks),
         )  # fmt: skip
         return DetectorInPass(spec.title, loaded.module)
+
+    def say(self, remarks: Sequence[str]) -> None:
+        """Log what a user has to know."""
+        for remark in remarks if self.processes.is_main and self.warn else ():
+            _logger.warning('%s', remark)
 
     def _tasks_of(self, module: Any) -> tuple[Task, ...]:
         return self.tasks if module.has_masks else tuple(task for task in self.tasks if task == 'bbox')
@@ -241,7 +251,7 @@ class _Run:
             remarks = list(result.remarks)
             if not len(found) and len(self.data):
                 remarks.append(f'{member.title}: it found nothing in {len(self.data)} images; are these its weights?')
-                _say(remarks[-1:], self.processes)
+                self.say(remarks[-1:])
             tasks = {task: TaskResult({}, {}) for task in self._tasks_of(member.module)}
             self.results[member.title] = dataclasses.replace(
                 result, detections=found, tasks=tasks, remarks=tuple(remarks)
@@ -297,11 +307,6 @@ def _without_arrays(result: DetectorResult) -> DetectorResult:
         task: dataclasses.replace(one, matches=None) for task, one in result.tasks.items()
     }
     return dataclasses.replace(result, detections=None, tasks=tasks)
-
-
-def _say(remarks: Sequence[str], processes: Processes) -> None:
-    for remark in remarks if processes.is_main else ():
-        _logger.warning('%s', remark)
 
 
 def _no_report(progress: Progress) -> None:

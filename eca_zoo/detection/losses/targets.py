@@ -27,7 +27,7 @@ class Target(NamedTuple):
 
 
 def prepare_targets(
-    targets: Sequence[Mapping[str, Any]] | None,
+    targets: Sequence[Mapping[str, Any] | Target] | None,
     geometries: Sequence[Geometry],
     categories: Sequence[int],
     has_masks: bool,
@@ -36,7 +36,7 @@ def prepare_targets(
     """The targets that a user gives to a detector in training, for its losses; crowds are left out.
 
     Args:
-        targets: of each image, see ``Detector.forward``.
+        targets: of each image, see ``Detector.forward``; those that are resized already stay as they are.
         geometries: of the images.
         categories: ids in the order of the network's outputs.
         has_masks: whether masks are needed.
@@ -50,34 +50,48 @@ def prepare_targets(
         raise InputError(f'in training a detector needs targets, one for each of {len(geometries)} images, not {found}')
     position = {category: i for i, category in enumerate(categories)}
     return [
-        _prepare(i, target, geometry, position, has_masks, device)
+        _moved(target, device)
+        if isinstance(target, Target)
+        else _moved(_prepare(i, target, geometry, position, has_masks), device)
         for i, (target, geometry) in enumerate(zip(targets, geometries, strict=True))
     ]
 
 
+def _moved(target: Target, device: torch.device) -> Target:
+    boxes, labels, masks = (None if one is None else one.to(device, non_blocking=True) for one in target)
+    assert boxes is not None and labels is not None
+    return Target(boxes, labels, masks)
+
+
 def _prepare(
-    i: int,
-    target: Mapping[str, Any],
-    geometry: Geometry,
-    position: Mapping[int, int],
-    has_masks: bool,
-    device: torch.device,
+    i: int, target: Mapping[str, Any], geometry: Geometry, position: Mapping[int, int], has_masks: bool
 ) -> Target:
     boxes, labels, masks = _checked(i, target, geometry, position, has_masks)
     crowd = target.get('iscrowd')
     kept = torch.ones(len(boxes), dtype=torch.bool) if crowd is None else torch.as_tensor(crowd).cpu() == 0
-    boxes, labels = boxes.cpu()[kept], labels.cpu()[kept]
-    places = torch.tensor([position[label] for label in labels.tolist()], dtype=torch.long, device=device)
-    resized = clip(to_resized(boxes.to(device), geometry.scale), geometry.size)
+    places = torch.tensor([position[label] for label in labels.cpu()[kept].tolist()], dtype=torch.long)
+    chosen = None if masks is None else masks[kept.to(masks.device)].to(torch.uint8)
+    return resized_target(boxes.cpu()[kept], places, chosen, geometry)
+
+
+def resized_target(boxes: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None, geometry: Geometry) -> Target:
+    """Objects of an image in its resized form.
+
+    Args:
+        boxes: (N, 4) as x1, y1, x2, y2 in pixels of the image.
+        labels: (N,), from 0.
+        masks: (N, H, W) of the image in uint8; None where there are none.
+        geometry: of the image.
+    """
+    resized = clip(to_resized(boxes, geometry.scale), geometry.size)
     if masks is None:
-        return Target(resized, places, None)
-    chosen = masks[kept.to(masks.device)].to(device, torch.uint8)
+        return Target(resized, labels, None)
     # To the nearest pixel, as the framework resizes masks.
     rows, columns = (
-        (torch.arange(new, dtype=torch.float64) * (old / new)).long().to(device)
+        (torch.arange(new, dtype=torch.float64) * (old / new)).long().to(masks.device)
         for old, new in zip(geometry.original_size, geometry.size, strict=True)
     )
-    return Target(resized, places, chosen[:, rows[:, None], columns])
+    return Target(resized, labels, masks[:, rows[:, None], columns])
 
 
 def _checked(

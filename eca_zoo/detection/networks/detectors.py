@@ -69,16 +69,18 @@ class Detector(nn.Module, ABC):
 
     def forward(
         self,
-        images: Sequence[torch.Tensor],
-        targets: Sequence[Mapping[str, torch.Tensor]] | None = None,
+        images: Sequence[torch.Tensor | ResizedImage],
+        targets: Sequence[Mapping[str, torch.Tensor] | Target] | None = None,
         masks: str = 'codes',
     ) -> Any:
         """Detections of images, or the losses of a batch in training mode.
 
         Args:
-            images: each (3, H, W), of any size: uint8, or floating point in [0, 1], which is rounded to bytes.
+            images: each (3, H, W), of any size: uint8, or floating point in [0, 1], which is rounded to bytes; or what
+                ``transform.resize`` made of it.
             targets: in training for each image ``boxes`` (N, 4) in its pixels, ``labels`` (N,) category ids, for masks
-                ``masks`` (N, H, W), and if need be ``iscrowd`` (N,): objects that are left out.
+                ``masks`` (N, H, W), and if need be ``iscrowd`` (N,): objects that are left out; or what
+                ``losses.targets.resized_target`` made of it.
             masks: ``codes`` for COCO's run-length codes, ``dense`` for a bool tensor (N, H, W).
 
         Returns:
@@ -89,10 +91,13 @@ class Detector(nn.Module, ABC):
         Raises:
             InputError: images or targets are not of this kind.
         """
-        images = _checked_images(images)
+        _check_images(images)
         if self.training:
             return self._training_losses(images, targets)
-        return [self.detect(self.transform.resize(image), masks) for image in images]
+        return [self.detect(self._resized(image), masks) for image in images]
+
+    def _resized(self, image: torch.Tensor | ResizedImage) -> ResizedImage:
+        return image if isinstance(image, ResizedImage) else self.transform.resize(image)
 
     def detect(self, image: ResizedImage, masks: str = 'codes') -> dict[str, Any]:
         """Detections of an image that ``transform.resize`` has made, on whatever device it lies."""
@@ -146,15 +151,19 @@ class Detector(nn.Module, ABC):
         """A small map for the mask of each detection; None of a detector without masks."""
         return None
 
-    def _training_losses(self, images: Sequence[torch.Tensor], targets: Any) -> dict[str, torch.Tensor]:
+    def _training_losses(self, images: Sequence[torch.Tensor | ResizedImage], targets: Any) -> dict[str, torch.Tensor]:
         """Losses of a batch, whose images are padded to the largest."""
         if not images:
             raise InputError('a batch in training has at least one image')
         parameter = next(self.parameters())
-        resized = [self.transform.resize(image.to(parameter.device)) for image in images]
+        device = parameter.device
+        resized = [
+            self._resized(image if isinstance(image, ResizedImage) else image.to(device)) for image in images
+        ]  # fmt: skip
         geometries = [image.geometry for image in resized]
-        prepared = prepare_targets(targets, geometries, list(self.categories), self.has_masks, parameter.device)
-        batch = self.transform.batch([self.transform.normalise(image.pixels, parameter.dtype) for image in resized])
+        prepared = prepare_targets(targets, geometries, list(self.categories), self.has_masks, device)
+        pixels = [image.pixels.to(device, non_blocking=True) for image in resized]
+        batch = self.transform.batch([self.transform.normalise(image, parameter.dtype) for image in pixels])
         return self._losses(self.backbone(batch), prepared, [geometry.size for geometry in geometries])
 
     @abstractmethod
@@ -164,10 +173,10 @@ class Detector(nn.Module, ABC):
         """Losses of a padded batch by name."""
 
 
-def _checked_images(images: Any) -> Sequence[torch.Tensor]:
-    if not isinstance(images, list | tuple) or not all(isinstance(image, torch.Tensor) for image in images):
+def _check_images(images: Any) -> None:
+    known = torch.Tensor | ResizedImage
+    if not isinstance(images, list | tuple) or not all(isinstance(image, known) for image in images):
         raise InputError(f'a detector takes a list of images (3, height, width), not {type(images).__name__}')
-    return images
 
 
 class FasterRcnn(Detector):

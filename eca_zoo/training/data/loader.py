@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eca_zoo.errors import EcaZooError, RunError, one_line
 from eca_zoo.harness.data.batches import prepare_worker, start_method
-from eca_zoo.training.data.order import Schedule, epoch_order
-from eca_zoo.training.task import Reader
+from eca_zoo.training.data.order import Schedule
+from eca_zoo.training.tasks.task import Reader
 
 
 class StepData(NamedTuple):
@@ -37,7 +37,7 @@ class _Steps(Dataset):
         schedule = self._schedule
         epoch = step // schedule.steps_per_epoch
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(schedule.seed, epoch, schedule.count)
+            self._epoch, self._order = epoch, schedule.order(epoch)
         share = schedule.share(schedule.positions(step, self._order), self._process)
         return StepData([self._reader(epoch, part) for part in share.parts], list(share.weights))
 

@@ -65,6 +65,27 @@ def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def grouped_order(order: torch.Tensor, kinds: torch.Tensor, size: int) -> torch.Tensor:
+    """``order`` with the images of a kind brought together, ``size`` at a time; each image stays there once.
+
+    The groups stand where their first images stood, and at the end the images that make no whole group.
+
+    Args:
+        order: (N,) positions.
+        kinds: (N,) int64, of the image at each position.
+        size: images of a group.
+    """
+    own = kinds[order]
+    groups, rest = [], []
+    for kind in own.unique():
+        places = torch.where(own == kind)[0]
+        whole = len(places) // size * size
+        groups.append(places[:whole].view(-1, size))
+        rest.append(places[whole:])
+    places = torch.cat(groups)
+    return order[torch.cat([places[places[:, 0].argsort()].flatten(), torch.cat(rest).sort().values])]
+
+
 @dataclass(frozen=True)
 class Share:
     """What one process does in one step.
@@ -91,6 +112,8 @@ class Schedule:
         drop_last: leave out the last batch of an epoch where it is smaller.
         processes: number of processes.
         parts: number of parts that a process's share is worked off in.
+        kinds: (N,) of the images, those of which are brought together in
+        group_size: images each; None where it does not matter.
     """
 
     count: int
@@ -99,6 +122,13 @@ class Schedule:
     drop_last: bool = False
     processes: int = 1
     parts: int = 1
+    kinds: torch.Tensor | None = None
+    group_size: int = 1
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """Positions in the data set (N,) in the order of an epoch (from 0)."""
+        order = epoch_order(self.seed, epoch, self.count)
+        return order if self.kinds is None else grouped_order(order, self.kinds, self.group_size)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -10,15 +10,18 @@ from eca_zoo.errors import InputError
 from eca_zoo.files import read_text
 from eca_zoo.resources import packaged_names, packaged_path
 from eca_zoo.strict_yaml import RecordError, load_yaml, typed_record
-from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe, recipe_keys
+from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe, keys_without_meaning, recipe_keys
 from eca_zoo.vocabulary import with_own_names
 
 VERSION = 1
-_POSITIVE = ('epochs', 'batch_size', 'grad_accum_steps', 'lr_base_size', 'recount', 'lr_cycle_limit')
-_NOT_NEGATIVE = ('warmup_epochs', 'cooldown_epochs', 'mixup_off_epoch', 'weight_decay', 'warmup_lr', 'min_lr')
+_POSITIVE = ('epochs', 'batch_size', 'group_size', 'grad_accum_steps', 'lr_base_size', 'recount', 'lr_cycle_limit')
+_NOT_NEGATIVE = (
+    'warmup_epochs', 'warmup_steps', 'cooldown_epochs', 'mixup_off_epoch', 'weight_decay', 'warmup_lr', 'min_lr',
+)  # fmt: skip
 _PROBABILITIES = (
     'hflip', 'vflip', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'reprob', 'mixup_prob',
     'mixup_switch_prob', 'drop', 'drop_path', 'drop_block', 'crop_pct', 'smoothing', 'model_ema_decay',
+    'warmup_factor',
 )  # fmt: skip
 
 
@@ -110,6 +113,12 @@ def _check(recipe: Recipe, where: str) -> None:
         raise refuse('lr', 'must be above 0')
     if recipe.clip_grad is not None and recipe.clip_grad <= 0:
         raise refuse('clip_grad', 'must be above 0; leave it out for no clipping')
+    for key in keys_without_meaning(recipe.system):
+        if getattr(recipe, key) != recipe_keys()[key].default:
+            what = 'a classifier; system makes it a detector' if recipe.system is None else 'a detector'
+            raise RecipeError(f'{where}: {key}: it has no meaning for {what}; leave it out')
+    if recipe.system is not None and recipe.clip_mode == 'agc':
+        raise refuse('clip_mode', 'must be norm or value for a detector')
     if recipe.data not in (None, 'digits'):
         raise refuse('data', 'must be digits or left out')
     if recipe.sched == 'multistep' and not recipe.decay_milestones:

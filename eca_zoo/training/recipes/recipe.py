@@ -21,6 +21,13 @@ SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'con
 LR_SCALES = ('linear', 'sqrt')
 AMP_DTYPES = ('float16', 'bfloat16')
 PREPROCESS = ('exact', 'fast')
+SYSTEMS = ('fasterrcnn', 'maskrcnn', 'retinanet')
+# Of detectors alone; and those of a network, its images and its loss that detectors have too.
+_OF_DETECTORS_ALONE = ('group_size', 'pretrained_backbone')
+_OF_DETECTORS_TOO = (
+    'hflip', 'system', 'model', 'pretrained', 'freeze', 'freeze_norms', 'sync_bn', 'model_kwargs', 'model_ema',
+    'model_ema_decay', 'model_ema_warmup',
+)  # fmt: skip
 
 
 def _key(default: Any, group: str, meaning: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -36,6 +43,7 @@ class Recipe:
 
     epochs: int = _key(100, OPTIMISATION, 'times that every image is seen')
     batch_size: int = _key(256, OPTIMISATION, 'images of one step over all processes (in timm: of each process)')
+    group_size: int = _key(1, OPTIMISATION, 'so many images in a row are all upright or all lying')
     grad_accum_steps: int = _key(1, OPTIMISATION, "parts that a process's share of a step is worked off in")
     drop_last: bool = _key(False, OPTIMISATION, 'leave out the last batch of an epoch where it is smaller')
     seed: int = _key(42, OPTIMISATION, 'of weights, order, augmentation and dropout')
@@ -61,6 +69,8 @@ class Recipe:
     sched_on_updates: bool = _key(False, SCHEDULE, 'a function of the step, not of the epoch')
     warmup_epochs: int = _key(0, SCHEDULE, 'epochs in which it rises from warmup_lr')
     warmup_lr: float = _key(1e-5, SCHEDULE, 'where the warm-up begins')
+    warmup_steps: int = _key(0, SCHEDULE, 'steps in which it rises, as a factor of all else, from warmup_factor to 1')
+    warmup_factor: float = _key(1 / 3, SCHEDULE, 'where the warm-up by steps begins')
     warmup_prefix: bool = _key(False, SCHEDULE, 'the warm-up comes before the schedule and does not count in it')
     min_lr: float = _key(0.0, SCHEDULE, 'where cosine, tanh, poly, wsd and rsqrt end')
     decay_epochs: Number | None = _key(None, SCHEDULE, 'epochs of a step, or of the last phase of wsd and rsqrt')
@@ -117,9 +127,11 @@ class Recipe:
     bce_target_thresh: float | None = _key(None, LOSS, 'targets above it are 1, others 0')
     bce_pos_weight: float | None = _key(None, LOSS, 'weight of the right classes')
 
-    model: str | None = _key(None, NETWORK, "timm's name, where --model names none")
+    system: str | None = _key(None, NETWORK, 'kind of detector that is trained (default: a classifier)', SYSTEMS)
+    model: str | None = _key(None, NETWORK, 'name of the network, where --model names none')
     data: str | None = _key(None, NETWORK, 'digits: data that are made here, where --data-dir names none')
     pretrained: bool = _key(False, NETWORK, 'begin with the weights that the name stands for')
+    pretrained_backbone: bool = _key(False, NETWORK, 'begin with the weights that the name of the backbone stands for')
     num_classes: int | None = _key(None, NETWORK, "classes (default: the data set's)")
     init: str = _key('timm', NETWORK, "first weights: the authors' or timm's", INITIALISATIONS)
     drop: float = _key(0.0, NETWORK, 'dropout before the classifier')
@@ -175,6 +187,14 @@ def _short(value: Any) -> str:
 def recipe_keys() -> dict[str, dataclasses.Field]:
     """The keys of a recipe by name, in order."""
     return {field.name: field for field in dataclasses.fields(Recipe)}
+
+
+def keys_without_meaning(system: str | None) -> list[str]:
+    """Keys that have no meaning for a detector of ``system``, or for a classifier where it is None."""
+    if system is None:
+        return list(_OF_DETECTORS_ALONE)
+    groups, known = (AUGMENTATION, LOSS, NETWORK), (*_OF_DETECTORS_ALONE, *_OF_DETECTORS_TOO)
+    return [name for name, field in recipe_keys().items() if field.metadata['group'] in groups and name not in known]
 
 
 def recipe_as_markdown() -> str:

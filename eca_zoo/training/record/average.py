@@ -11,7 +11,7 @@ import torch
 from eca_zoo.errors import InputError
 from eca_zoo.files import write_atomically
 from eca_zoo.harness.networks.user_checkpoint import checkpoint_files, read_checkpoint
-from eca_zoo.training.record.log import LOG_FILE
+from eca_zoo.training.record.log import DECIDING, LOG_FILE
 from eca_zoo.training.record.state import write_weights
 
 
@@ -38,7 +38,7 @@ def average_checkpoints(
     Args:
         checkpoints: files, or folders of them; of a run's folder those that stay (``--checkpoint-every``) count.
         out: file to write.
-        best: take so many of a run's checkpoints, those with the best top-1 in its log; all by default.
+        best: take so many of a run's checkpoints, those with the best top-1 or box AP in its log; all by default.
         use_ema: take the averaged weights of other scripts' training checkpoints.
 
     Raises:
@@ -79,14 +79,14 @@ def _files_of(given: Path, best: int | None) -> list[Path]:
     kept = sorted(given.glob('epoch-*.safetensors'))
     if not kept:
         raise InputError(f'{given}: the run kept no checkpoints to average; train with --checkpoint-every N')
-    return kept if best is None else sorted(sorted(kept, key=lambda file: -_top1(given, file))[:best])
+    return kept if best is None else sorted(sorted(kept, key=lambda file: -_figure(given, file))[:best])
 
 
-def _top1(run: Path, checkpoint: Path) -> float:
-    """Top-1 in percent of a run's checkpoint; below all others where its epoch was not validated."""
+def _figure(run: Path, checkpoint: Path) -> float:
+    """What decided over a run's checkpoint: top-1 or box AP; below all others where its epoch was not validated."""
     epoch = str(int(checkpoint.stem.partition('-')[2]))
     with (run / LOG_FILE).open(newline='', encoding='utf-8') as file:
         for row in csv.DictReader(file):
             if row['kind'] == 'epoch' and row['epoch'] == epoch:
-                return float(row['ema_top1'] or row['top1'] or -1)
+                return float(next((row[name] for name in DECIDING if row.get(name)), -1))
     return -1.0

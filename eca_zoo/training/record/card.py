@@ -56,6 +56,10 @@ def _figures(best: dict[str, Any]) -> dict[str, str]:
         value = best.get(f'ema_{column}', best.get(column))
         if value is not None:
             figures[title] = f'{value:.2f} %'
+    for title, column in (('Box AP', 'box_ap'), ('Mask AP', 'mask_ap')):
+        value = best.get(f'ema_{column}', best.get(column))
+        if value is not None:
+            figures[title] = f'{100 * value:.1f}'
     if best.get('num_images'):
         figures['Images'] = f'{best["num_images"]} of the validation split'
     return figures
@@ -75,5 +79,5 @@ def _section(record: dict[str, Any], file: str, with_curves: bool) -> str:
         steps = ', '.join(f'step {change["step"]}: {"; ".join(change["changes"])}' for change in record['changes'])
         lines.append(f'Changed on the way: {steps}.')
     if with_curves:
-        lines += ['', '![loss, top-1 and learning rate](curves.svg)']
+        lines += ['', '![loss, accuracy and learning rate](curves.svg)']
     return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""A picture of a run: loss, top-1 with its interval, learning rate, over the steps; SVG that needs no library."""
+"""A picture of a run: loss, top-1 with its interval or AP, learning rate, over the steps; SVG that needs no library."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +38,8 @@ def draw_curves(rows: Sequence[dict[str, Any]], title: str) -> str:
         _Panel('loss', [_points(steps, 'loss'), _points(epochs, 'val_loss')], ['training', 'validation']),
         _Panel('top-1, %', [_points(epochs, 'top1'), _points(epochs, 'ema_top1')], ['weights', 'averaged'],
                _band(epochs)),
+        *(_Panel(f'{name} AP', [_points(epochs, f'{name}_ap'), _points(epochs, f'ema_{name}_ap')],
+                 ['weights', 'averaged']) for name in ('box', 'mask')),
         _Panel('learning rate', [_points(steps, 'lr')], ['']),
     ]  # fmt: skip
     panels = [panel for panel in panels if any(panel.curves)]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,34 @@ from eca_zoo.files import storage_error, write_atomically
 
 LOG_FILE = 'log.csv'
 STEPS, EPOCH = 'steps', 'epoch'
+#: Columns by which one checkpoint is better than another, those that go before others first.
+DECIDING = ('ema_top1', 'top1', 'ema_box_ap', 'box_ap')
 #: Columns that depend on the clock and the machine; all others are equal however often a run was interrupted.
 TIMINGS = ('images_per_sec', 'data_time', 'memory_mb')
-#: What the columns mean, for the documentation.
-COLUMNS = {
+_AVERAGED = 'of the averaged weights'
+#: What the columns of a classifier's validation mean, and those of a detector's.
+CLASSIFIER_COLUMNS = {
+    'val_loss': 'mean cross-entropy on the validation images',
+    'top1': '% of the validation images',
+    'top5': '% of the validation images',
+    'top1_ci95': 'half width of the 95 % Wilson interval of `top1`',
+    'num_images': 'validation images',
+    'ema_val_loss': f'as `val_loss`, {_AVERAGED}',
+    'ema_top1': f'as `top1`, {_AVERAGED}',
+    'ema_top5': f'as `top5`, {_AVERAGED}',
+}
+DETECTOR_COLUMNS = {
+    'box_ap': "COCO's average precision of the boxes on the validation images, from 0 to 1",
+    'box_ap50': 'the same at an overlap of 0.5',
+    'box_ap75': 'the same at an overlap of 0.75',
+    'mask_ap': 'as `box_ap`, of the masks',
+    'mask_ap50': 'as `box_ap50`, of the masks',
+    'mask_ap75': 'as `box_ap75`, of the masks',
+    'num_images': 'validation images',
+    'ema_box_ap': f'as `box_ap`, {_AVERAGED}',
+    'ema_mask_ap': f'as `mask_ap`, {_AVERAGED}',
+}
+_FIRST = {
     'kind': '`steps`: the steps since the row before; `epoch`: a whole epoch, with its validation',
     'epoch': 'number of the epoch, from 1',
     'step': 'steps that are done',
@@ -22,16 +46,13 @@ COLUMNS = {
     'images_per_sec': 'training images a second over all processes, without the validation',
     'data_time': 'share of that time in which the step waited for images',
     'memory_mb': 'most memory of the main process (on CUDA, of its tensors) so far, in 2^20 bytes',
-    'val_loss': 'mean cross-entropy on the validation images',
-    'top1': '% of the validation images',
-    'top5': '% of the validation images',
-    'top1_ci95': 'half width of the 95 % Wilson interval of `top1`',
-    'num_images': 'validation images',
-    'ema_val_loss': 'as `val_loss`, of the averaged weights',
-    'ema_top1': 'as `top1`, of the averaged weights',
-    'ema_top5': 'as `top5`, of the averaged weights',
-    'bad_images': 'training images that could not be decoded so far',
 }
+_LAST = {'bad_images': 'training images that could not be decoded so far'}
+
+
+def columns_with(validation: Iterable[str]) -> tuple[str, ...]:
+    """The columns of a log whose validation has these."""
+    return (*_FIRST, *validation, *_LAST)
 
 
 class Log:
@@ -42,7 +63,7 @@ class Log:
         listener: called with each row that is added.
     """
 
-    def __init__(self, path: Path | None, columns: tuple[str, ...] = tuple(COLUMNS)) -> None:
+    def __init__(self, path: Path | None, columns: Sequence[str] = columns_with(CLASSIFIER_COLUMNS)) -> None:
         """Begin without rows.
 
         Args:
@@ -98,6 +119,7 @@ def _lines(rows: list[dict[str, Any]], columns: list[str]) -> str:
 
 
 def columns_as_markdown() -> str:
-    """The columns as a Markdown table."""
+    """The columns as a Markdown table: those of all, of classifiers and of detectors."""
     lines = ['| column | meaning |', '|---|---|']
-    return '\n'.join([*lines, *(f'| `{name}` | {meaning} |' for name, meaning in COLUMNS.items())])
+    columns = {**_FIRST, **CLASSIFIER_COLUMNS, **DETECTOR_COLUMNS, **_LAST}
+    return '\n'.join([*lines, *(f'| `{name}` | {meaning} |' for name, meaning in columns.items())])

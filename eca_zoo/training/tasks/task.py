@@ -23,11 +23,13 @@ class Task(ABC):
         network: with its first weights, on its device.
         group: of ``torch.distributed``, in which gradients are exchanged; None for the default one.
         metric: column of ``validate`` that decides which weights are the best; the larger the better.
+        columns: of the log that ``validate`` fills, those of averaged weights with ``ema_`` before them.
     """
 
     title: str
     network: nn.Module
     metric: str
+    columns: tuple[str, ...] = ()
     group: Any = None
 
     @abstractmethod
@@ -64,6 +66,10 @@ class Task(ABC):
     @abstractmethod
     def fingerprints(self) -> dict[str, Any]:
         """JSON values that fix the data and the network's first weights."""
+
+    def kinds(self) -> torch.Tensor:
+        """(N,) int64: images of one kind are brought together where a recipe says so; here all are of one."""
+        return torch.zeros(len(self), dtype=torch.int64)
 
     def bad_images(self, part: Any) -> list[BadImage]:
         """Images of ``part`` that could not be decoded."""

@@ -25,13 +25,15 @@ from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.training.data.pixels import ImageBatch, ImageReader, TrainingTransform
 from eca_zoo.training.recipes.recipe import Recipe
-from eca_zoo.training.task import Task
+from eca_zoo.training.record.log import CLASSIFIER_COLUMNS
+from eca_zoo.training.tasks.task import Task
 
 
 class ClassificationTask(Task):
     """A classifier and its images."""
 
     metric = 'top1'
+    columns = tuple(CLASSIFIER_COLUMNS)
 
     def __init__(
         self,

@@ -15,11 +15,11 @@ from eca_zoo.harness.data.images import Images
 from eca_zoo.harness.data.listing import ListedImages, counted
 from eca_zoo.harness.machine.devices import resolve_device
 from eca_zoo.harness.machine.processes import Processes, local_device
-from eca_zoo.training.classification import ClassificationTask, Validation, validation_settings
 from eca_zoo.training.data.digits import write_digits
 from eca_zoo.training.network import build_network
 from eca_zoo.training.norms import gradient_group, with_shared_norms
 from eca_zoo.training.recipes.recipe import Recipe
+from eca_zoo.training.tasks.classification import ClassificationTask, Validation, validation_settings
 
 _DIGITS = 1797
 _FEW = 1000  # images that are validated without starting processes for them
@@ -96,7 +96,8 @@ def classification_task(
         settings = validation_settings(recipe, network, validation)
         validator = Validation(model, held_out.spec, settings, held_out.fingerprints())
     if recipe.compile:
-        _compile(network, recipe.compile)
+        check_backend(recipe.compile)
+        network.compile(backend=recipe.compile)
     task = ClassificationTask(model, network, train, recipe, validator, device)
     task.group = group
     return task
@@ -183,8 +184,12 @@ def _check_shares(count: int, recipe: Recipe, processes: Processes) -> None:
         )
 
 
-def _compile(network: nn.Module, backend: str) -> None:
+def check_backend(backend: str) -> None:
+    """Refuse a backend that ``torch.compile`` does not have.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     if backend not in torch.compiler.list_backends(exclude_tags=()):
         known = ', '.join(torch.compiler.list_backends())
         raise InputError(f'compile: there is no backend {backend}; use one of {known}')
-    network.compile(backend=backend)
