@@ -68,9 +68,18 @@ def _created(name: str, recipe: Recipe, kwargs: dict[str, Any], pretrained: bool
     except EcaZooError:
         raise
     except Exception as error:
-        if not timm.is_model(name) and '/' not in name:
-            raise InputError(f'--model {name}: timm has no such network; eca-zoo list shows ours') from None
+        check_known(name)
         raise RunError(f'{name}: cannot be built: {one_line(error)}') from error
+
+
+def check_known(name: str) -> None:
+    """Refuse a name that timm does not know; those of hubs and folders (``hf-hub:ORG/NAME``) are found out later.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    if not timm.is_model(name) and '/' not in name:
+        raise InputError(f'--model {name}: timm has no such network; eca-zoo list shows ours') from None
 
 
 def _check_authors(network: nn.Module, name: str) -> None:

@@ -14,6 +14,7 @@ from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.machine.processes import Processes, agreed, check_own_devices, from_main
 from eca_zoo.harness.resume.signals import StopRequest
 from eca_zoo.training.loop import Progress
+from eca_zoo.training.network import check_known
 from eca_zoo.training.recipes.recipe import SYSTEMS, ChosenRecipe
 from eca_zoo.training.record.board import check_installed
 from eca_zoo.training.run import RunSettings, TrainingResult, run_training
@@ -96,6 +97,7 @@ def _classifier(
             f'--model {model}: it is a detector, and the recipe {chosen.name} trains classifiers; take mask_rcnn_1x, '
             'faster_rcnn_1x, retinanet_1x, or another recipe with a system'
         )
+    agreed(lambda: check_known(model))
     made = from_main(agreed(lambda: made_data(recipe, data, run.run_dir) if processes.is_main else data))
     validation = EvalSettings(
         batch_size=settings.validation_batch_size, workers=run.loop.workers, device=settings.device,

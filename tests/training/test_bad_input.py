@@ -120,6 +120,12 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_step(tmp_path, data
     assert not (tmp_path / 'out' / 'last.safetensors').exists()
 
 
+def test_a_network_that_is_not_there_is_said_before_data_are_made(tmp_path, capsys):
+    code, line = fails(capsys, 'digits', '--model', 'eca_resnet19', '--run-dir', tmp_path / 'out')
+    assert (code, line.partition(';')[0]) == (2, '--model eca_resnet19: timm has no such network')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_an_image_that_cannot_be_read_may_be_skipped_and_is_counted(tmp_path, data, caplog):
     _bad_image(data)
     arguments = ['--data-dir', data, '--run-dir', tmp_path / 'out', '--skip-bad-images', '--device', 'cpu', '-j', '0']
