@@ -14,7 +14,7 @@ from torch import nn
 from eca_zoo.errors import InputError
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.networks.pretrained import pretrained_cfg
-from eca_zoo.weights.convert.recognition import rename_to_fit
+from eca_zoo.weights.convert.recognition import is_of_detector, rename_to_fit
 from eca_zoo.weights.convert.untrusted_file import UntrustedFile, read_untrusted
 from eca_zoo.weights.errors import CheckpointError
 
@@ -90,6 +90,11 @@ def fill(module: nn.Module, file: UntrustedFile, path: Path, title: str) -> None
     expected = module.state_dict()
     state = rename_to_fit(file.state, expected)
     problems = _differences(state, expected)
+    if problems and is_of_detector(state) and not is_of_detector(expected):
+        raise CheckpointError(
+            f'{path}: it holds a detector, and {title} is a classifier; name the detector, such as '
+            'maskrcnn_eca_resnet50_fpn'
+        )
     if problems:
         more = f'; and {len(problems) - _SHOWN} more' if len(problems) > _SHOWN else ''
         raise CheckpointError(

@@ -27,11 +27,10 @@ from eca_zoo.training.norms import gradient_group, with_shared_norms
 from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe
 from eca_zoo.training.tasks.classification_setup import check_backend
 from eca_zoo.training.tasks.detection import DetectionTask, ValidationSet
-from eca_zoo.weights.convert.recognition import rename_to_fit
+from eca_zoo.weights.convert.recognition import is_of_detector, rename_to_fit
 
 _logger = logging.getLogger(__name__)
 
-_DETECTOR_PREFIX = 'backbone.'
 _SHOWN = 3
 
 
@@ -191,7 +190,7 @@ def _load(network: Detector, checkpoint: Path, model: str) -> None:
         InputError: it is neither, or not of this network.
     """
     state = read_checkpoint(checkpoint).state
-    if any(key.startswith(_DETECTOR_PREFIX) for key in state):
+    if is_of_detector(state):
         _load_detector(network, state, checkpoint, model)
         return
     body: Any = network.backbone.body

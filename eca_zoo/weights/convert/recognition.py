@@ -79,7 +79,7 @@ def _compare_all(
     from eca_zoo.detection.networks.registry import list_detector_architectures
     from eca_zoo.models import list_architectures
 
-    is_detector = any(key.startswith(_DETECTOR_PREFIX) for key in state)
+    is_detector = is_of_detector(state)
     compared = {
         record.name: _compare(state, record)
         for record in list_architectures()
@@ -89,6 +89,11 @@ def _compare_all(
         if (others and is_detector) or detector.name == architecture:
             compared[detector.name] = _compare_detector(state, detector)
     return compared
+
+
+def is_of_detector(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether ``state`` has the keys of a detector: in the layout of its authors' framework or in torchvision's."""
+    return any(key.startswith(_DETECTOR_PREFIX) for key in state)
 
 
 def rename_to_fit(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,7 +13,9 @@ from eca_zoo.cli import main
 from eca_zoo.detection.coco_images import open_coco
 from eca_zoo.detection.evaluation.detector_spec import DetectorSettings, DetectorSpec
 from eca_zoo.detection.evaluation.run import evaluate_detectors
+from eca_zoo.resources import packaged_path
 from tests.detection.coco_sets import toolbox_evaluation, write_checkpoint, write_set
+from tests.harness.image_sets import write_folder
 from tests.harness.processes import ROOT, run_program
 
 pytest.importorskip('pycocotools')
@@ -201,6 +203,24 @@ def test_a_detector_of_other_categories_is_refused(coco, weights, tmp_path, caps
     nine = write_checkpoint(tmp_path / 'nine.safetensors', classes=9)
     assert validate(coco, nine) == 2
     assert "the category 3 is 'cat' there and '3' for test_maskrcnn@nine.safetensors" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_the_other_kind_of_network_is_said_to_be_one(coco, weights, tmp_path, capsys):
+    classifier = packaged_path('checkpoints/test_eca_resnet.digits.safetensors')
+    assert validate(coco, classifier) == 2
+    assert 'test_eca_resnet.digits.safetensors: it holds test_eca_resnet, not test_maskrcnn' in capsys.readouterr().err
+    write_folder(tmp_path / 'digits', 20)
+    command = [
+        'validate',
+        '-m',
+        'test_eca_resnet',
+        '--checkpoint',
+        str(weights),
+        '--data-dir',
+        str(tmp_path / 'digits'),
+    ]
+    assert main([*command, '--num-classes', '10', '--device', 'cpu']) == 2
+    assert f'{weights}: it holds a detector, and test_eca_resnet is a classifier' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
