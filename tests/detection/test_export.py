@@ -10,15 +10,25 @@ from eca_zoo.detection.export import export_detector
 
 def test_the_file_gives_the_eager_outputs_for_images_of_any_size(tmp_path):
     detector = create_detector('retinanet', backbone='test_eca_resnet', channels=16, num_classes=2).eval()
-    report = export_detector(DetectorSpec('small', module=detector), tmp_path / 'small.onnx')
+    [report] = export_detector(DetectorSpec('small', module=detector), tmp_path / 'small.onnx')
     assert report.error < 1e-5  # of two sizes, neither of them square
     assert report.size == (tmp_path / 'small.onnx').stat().st_size
+
+
+def test_two_stages_are_a_file_each(tmp_path, capsys):
+    out = tmp_path / 'digits.onnx'
+    assert main(['export', 'test_maskrcnn.digits', '--out', str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = ['digits.onnx', 'digits.boxes.onnx', 'digits.masks.onnx']
+    assert [line.partition(':')[0] for line in lines] == [str(tmp_path / name) for name in names]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    # In float32, of images of three sizes and of one to nine boxes.
+    assert all(float(line.split(' by ')[1].split()[0]) < 1e-5 for line in lines)
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['maskrcnn_eca_resnet50_fpn'], 'which torch.export has no graph for; export a retinanet_*'),
         (['retinanet_*'], "'retinanet_*' stands for 2 detectors; name one"),
         (['retinanet_eca_resnet50_fpn', '--format', 'torch-export'], 'detectors are exported to onnx'),
         (['retinanet_eca_resnet50_fpn', '--img-size', '64'], 'a detector is exported for images of any size'),

@@ -14,7 +14,9 @@ from eca_zoo.detection.networks.transform import Geometry
 
 #: One over the standard deviations of the deltas, 0.1, 0.1, 0.2, 0.2.
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-_BOX_SIDE, _MASK_SIDE, _SAMPLES = 7, 14, 2
+_BOX_SIDE, _MASK_SIDE = 7, 14
+#: Samples along each side of a place that is pooled.
+SAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class RoiPool(nn.Module):
             dtype = torch.promote_types(feature.dtype, torch.float32)
             pooled = roi_align(
                 feature.to(dtype), rois.to(dtype), self.side,
-                spatial_scale=1 / stride, sampling_ratio=_SAMPLES, aligned=True,
+                spatial_scale=1 / stride, sampling_ratio=SAMPLES, aligned=True,
             )  # fmt: skip
             result[index] = pooled.to(result.dtype)
         return result
