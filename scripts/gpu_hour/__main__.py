@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from gpu_hour import counting, speed
+from gpu_hour import counting, speed, training
 from gpu_hour.hour import Hour, Skipped, fenced
 
 from eca_zoo.harness.machine.environment import describe_environment
@@ -44,7 +44,7 @@ def tests(hour: Hour) -> str:
 PARTS: tuple[Part, ...] = (
     tests, counting.counts, counting.beside_timm, counting.memory, speed.killed_child, speed.fan_out,
     counting.torchrun, counting.compiled, counting.synchronisation, speed.block, speed.layouts,
-    speed.beside_timms_benchmark, speed.forms, speed.early_gate, speed.export,
+    speed.beside_timms_benchmark, speed.forms, speed.early_gate, speed.export, training.training, training.detection,
 )  # fmt: skip
 
 

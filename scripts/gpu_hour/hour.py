@@ -32,19 +32,20 @@ class Hour:
     timm: Path | None
     gpus: int = field(default_factory=torch.cuda.device_count)
 
-    def command(self, *arguments: str, processes: int = 0) -> str:
+    def command(self, *arguments: str, processes: int = 0, **variables: str) -> str:
         """What a command of Python prints.
 
         Args:
             *arguments: of the interpreter.
             processes: under ``torchrun``; 0 without it.
+            **variables: of the environment.
 
         Raises:
             RuntimeError: it failed.
         """
         launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
         command = [sys.executable, *(launcher if processes else []), *arguments]
-        environment = os.environ | {'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'scripts')))}
+        environment = os.environ | {'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'scripts')))} | variables
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
         if done.returncode:
             raise RuntimeError(f'{" ".join(arguments)}: exit code {done.returncode}\n{done.stderr[-2000:]}')
