@@ -47,7 +47,8 @@ def test_an_evaluation_is_a_typed_frame(digits):
         'model': 'string', 'weights_sha256': 'string', 'dataset': 'string', 'num_images': 'Int64', 'top1': 'Float64',
         'top1_err': 'Float64', 'top5': 'Float64', 'top5_err': 'Float64', 'top1_ci95': 'Float64', 'img_size': 'Int64',
         'crop_pct': 'Float64', 'interpolation': 'string', 'param_count': 'Float64', 'params': 'Int64',
-        'accuracy_gpu': 'string', 'error': 'string',
+        'accuracy_gpu': 'string', 'error': 'string', 'preprocess': 'string', 'gpu_decoded': 'Int64',
+        'cpu_decoded': 'Int64',
         'mean_top1': 'Float64', 'mce': 'Float64',
     } | {name: 'string' for name in ('fused',) if name in table}  # fmt: skip
     assert table.loc[0, 'num_images'] == 60

@@ -151,8 +151,9 @@ def _add_input(group: Any) -> None:
     group.add_argument('--std', metavar='F', type=float, nargs='+', help='of the channels, for values in [0, 1]')
     group.add_argument('--interpolation', metavar='NAME', default='', help='bilinear, bicubic, nearest, ...')
     group.add_argument(
-        '--preprocess', choices=('exact', 'fast'), default='exact', help="fast: nearly timm's pixels, in less time"
-    )
+        '--preprocess', choices=('exact', 'fast', 'gpu'), default='exact',
+        help="fast: nearly timm's pixels, in less time; gpu: JPEG files by the GPU, with its decoder's pixels",
+    )  # fmt: skip
     group.add_argument('--test-pool', action='store_true', help='test-time pooling for larger input')
 
 

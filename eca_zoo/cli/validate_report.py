@@ -64,7 +64,7 @@ def _write(rows: Sequence[dict[str, Any]], file: 'ResultsFile', count: int) -> s
 
 
 def _row(result: 'AccuracyResult', metrics: str | None, checkpoints: Sequence[Path]) -> dict[str, Any]:
-    """timm's columns, in timm's order, and the number of images that they are of."""
+    """timm's columns, in timm's order, the number of images that they are of, and whose pixels, where not timm's."""
     row: dict[str, Any] = {
         'model': result.name or result.model,
         'top1': result.top1,
@@ -85,6 +85,10 @@ def _row(result: 'AccuracyResult', metrics: str | None, checkpoints: Sequence[Pa
         'interpolation': result.interpolation,
         'num_images': result.num_images,
     }
+    if result.preprocess not in (None, 'exact'):
+        row['preprocess'] = result.preprocess
+    if result.gpu_decoded is not None:
+        row |= {'gpu_decoded': result.gpu_decoded, 'cpu_decoded': result.cpu_decoded}
     if len(checkpoints) > 1 or any(path.is_dir() for path in checkpoints):
         row['checkpoint'] = str(result.checkpoint)
     return row

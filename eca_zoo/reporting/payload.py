@@ -15,7 +15,8 @@ COSTS = (
 RATES = ('infer_samples_per_sec', 'train_samples_per_sec')
 ACCURACIES = ('top1', 'top5')
 FACETS = (
-    'dataset', 'img_size', 'device', 'precision', 'memory_format', 'compile', 'backend', 'fused', 'infer_img_size',
+    'dataset', 'img_size', 'preprocess', 'device', 'precision', 'memory_format', 'compile', 'backend', 'fused',
+    'infer_img_size',
 )  # fmt: skip
 SETTINGS = ('device', 'precision', 'memory_format', 'compile', 'backend', 'fused')
 GROUPS = {

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from gpu_hour import counting, speed, training
+from gpu_hour import counting, decoding, speed, training
 from gpu_hour.hour import Hour, Skipped, fenced
 
 from eca_zoo.harness.machine.environment import describe_environment
@@ -25,7 +25,7 @@ from eca_zoo.harness.table.files import write_text
 _TESTS = (
     'tests/harness/accuracy/test_no_synchronisation.py', 'tests/harness/speed/test_timer.py',
     'tests/harness/machine/test_gpus.py', 'tests/harness/machine/test_devices.py',
-    'tests/harness/machine/test_flags.py',
+    'tests/harness/machine/test_flags.py', 'tests/harness/data/test_gpu_decoding.py',
 )  # fmt: skip
 
 Part = Callable[[Hour], str]
@@ -43,7 +43,7 @@ def tests(hour: Hour) -> str:
 
 PARTS: tuple[Part, ...] = (
     tests, counting.counts, counting.beside_timm, counting.memory, speed.killed_child, speed.fan_out,
-    counting.torchrun, counting.compiled, counting.synchronisation, speed.block, speed.layouts,
+    counting.torchrun, counting.compiled, counting.synchronisation, decoding.decoding, speed.block, speed.layouts,
     speed.beside_timms_benchmark, speed.forms, speed.early_gate, speed.export, training.training, training.detection,
 )  # fmt: skip
 

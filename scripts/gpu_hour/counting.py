@@ -10,6 +10,7 @@ from gpu_hour.synchronisation import waits_of_a_step
 
 import eca_zoo
 from eca_zoo.errors import InputError
+from eca_zoo.harness.networks.model_spec import ModelSpec
 
 _PRECISIONS = ('tf32', 'fp16', 'bf16', 'amp', 'amp_bf16')
 _COUNTS = ['top1', 'top5']
@@ -20,10 +21,10 @@ def counts(hour: Hour) -> str:
     hour.need_gpus(1)
     lines, different = [], []
     for name, (data, model) in hour.data().items():
-        expected, reference = _counted(hour, data, model, 'cpu', 'fp32')
+        expected, reference = counted(hour, data, model, 'cpu', 'fp32')
         for precision in ('fp32', *_PRECISIONS):
             try:
-                frame, guesses = _counted(hour, data, model, 'cuda', precision)
+                frame, guesses = counted(hour, data, model, 'cuda', precision)
             except InputError as error:
                 lines.append(f'- {name}, {precision}: {error}')
                 continue
@@ -41,10 +42,12 @@ def counts(hour: Hour) -> str:
     return '\n'.join(lines)
 
 
-def _counted(hour: Hour, data: Path, model: dict, device: str, precision: str) -> tuple[Any, list[tuple[int, bool]]]:
+def counted(
+    hour: Hour, data: Path, model: dict, device: str, precision: str, **options: Any
+) -> tuple[Any, list[tuple[int, bool]]]:
     """The row of a model, and for each image its first guess and whether the second one is as probable."""
     file = hour.folder / 'guesses.parquet'
-    frame = eca_zoo.evaluate(data=data, **model, device=device, precision=precision, predictions=file)
+    frame = eca_zoo.evaluate(data=data, **model, device=device, precision=precision, predictions=file, **options)
     if frame.error[0]:
         raise RuntimeError(frame.error[0])
     columns = pyarrow.parquet.read_table(file).to_pydict()
@@ -118,4 +121,10 @@ def compiled(hour: Hour) -> str:
 def synchronisation(hour: Hour) -> str:
     """(f) No step of a pass waits for the device, in torch's own watch (set_sync_debug_mode)."""
     hour.need_gpus(1)
-    return waits_of_a_step(torch.device('cuda:0'))
+    (digits, _), (photographs, model) = (hour.data()[name] for name in ('digits', 'photographs'))
+    classifier = ModelSpec(model['models'], checkpoint=model['checkpoint'])
+    kinds = {'exact': (ModelSpec(DIGITS), digits), 'gpu': (classifier, photographs)}
+    return '\n'.join(
+        f'- preprocess {preprocess}: {waits_of_a_step(torch.device("cuda:0"), spec, data, preprocess)}'
+        for preprocess, (spec, data) in kinds.items()
+    )

@@ -1,16 +1,15 @@
 """Whether a step of a pass waits for the device, in torch's own watch over synchronisations."""
 
-import tempfile
 from pathlib import Path
 
 import torch
-from digits import write_digits
 
 from eca_zoo.harness.accuracy import passes, run
 from eca_zoo.harness.accuracy.evaluation import evaluate
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.batches import Batch
 from eca_zoo.harness.data.data_spec import DataSpec
+from eca_zoo.harness.data.preprocess import PreprocessMode
 from eca_zoo.harness.networks.model_spec import ModelSpec
 
 
@@ -28,18 +27,16 @@ class _WatchedPass(passes.Pass):
             torch.cuda.set_sync_debug_mode('default')
 
 
-def waits_of_a_step(device: torch.device) -> str:
-    """Evaluate the digits under the watch; says how many steps were watched.
+def waits_of_a_step(device: torch.device, spec: ModelSpec, data: Path, preprocess: PreprocessMode) -> str:
+    """Evaluate a model on a folder under the watch; says how many steps were watched.
 
     Raises:
         AssertionError: a step waited.
     """
-    original, run.Pass = run.Pass, _WatchedPass
+    original, run.Pass, _WatchedPass.steps = run.Pass, _WatchedPass, 0
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            write_digits(Path(folder))
-            settings = EvalSettings(device=str(device), batch_size=16)
-            [result] = evaluate([ModelSpec('test_eca_resnet.digits')], DataSpec(root=Path(folder)), settings)
+        settings = EvalSettings(device=str(device), batch_size=16, preprocess=preprocess)
+        [result] = evaluate([spec], DataSpec(root=data), settings)
     finally:
         run.Pass = original
     assert result.error is None, result.error

@@ -23,6 +23,7 @@ from eca_zoo.harness.accuracy.run_log import log_start
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.data.data_spec import DataSpec
 from eca_zoo.harness.data.datasets import OpenData, open_label_sets
+from eca_zoo.harness.data.gpu_decoding.device_decoder import check_decoder
 from eca_zoo.harness.data.images import digest
 from eca_zoo.harness.machine.device_errors import is_device_lost
 from eca_zoo.harness.machine.devices import as_current, parse_precision
@@ -273,6 +274,10 @@ def _prepare(
                 f'{data.spec.dataset}: a streamed data set cannot be split between processes exactly; start one '
                 'process, or download the data set and name its folder or shards'
             )
+        if data.images.is_stream and settings.preprocess == 'gpu':
+            raise InputError(f'{data.spec.dataset}: a stream decodes its images itself; leave out --preprocess gpu')
+    if settings.preprocess == 'gpu':
+        check_decoder(torch.device(settings.device))
     return settings, opened
 
 

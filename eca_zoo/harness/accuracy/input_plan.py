@@ -89,11 +89,20 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
         std if settings.normalize_in_workers else None,
         settings.preprocess,
     )  # fmt: skip
+    if pixels.preprocess == 'gpu':
+        _check_left_encoded(spec, pixels)
     fixed = cfg.get('fixed_input_size') and tuple(size[1:]) != tuple(own[1:])
     num_classes = spec.num_classes
     if num_classes is None and spec.checkpoint is None:
         num_classes = cfg.get('num_classes')
     return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes, cfg)
+
+
+def _check_left_encoded(spec: ModelSpec, pixels: PixelTransform) -> None:
+    try:
+        pixels.left_encoded()
+    except InputError as error:
+        raise InputError(f'{spec.title}: {error}') from None
 
 
 def _settings_of(spec: ModelSpec, settings: EvalSettings) -> EvalSettings:

@@ -16,6 +16,7 @@ from eca_zoo.harness.accuracy.tally import DeviceTally, Tally
 from eca_zoo.harness.accuracy.targets import Targets
 from eca_zoo.harness.data.batches import Batch, Loader, number_of_blocks, on_device
 from eca_zoo.harness.data.datasets import OpenData
+from eca_zoo.harness.data.gpu_decoding.device_decoder import DeviceDecoder
 from eca_zoo.harness.data.images import BadImage
 from eca_zoo.harness.machine.device_errors import (
     DeviceLostError,
@@ -53,9 +54,11 @@ class NetworkInPass(Runnable):
         error: why it failed in this process.
         new_blocks: blocks that were counted and not recorded yet.
         new_bad: images of these blocks that could not be decoded.
+        new_by_gpu: images of these blocks that the GPU has decoded.
         predictions: best guesses in these blocks.
         recorded: counts that were recorded.
         bad: images that could not be decoded, of blocks that were recorded.
+        by_gpu: images that the GPU has decoded, of blocks that were recorded.
         is_whole: no block is half counted.
         data: the images with the labels that it is counted on; by default those of the pass.
     """
@@ -67,9 +70,11 @@ class NetworkInPass(Runnable):
     error: Exception | None = None
     new_blocks: list[int] = field(default_factory=list)
     new_bad: list[BadImage] = field(default_factory=list)
+    new_by_gpu: int = 0
     predictions: list[dict[str, torch.Tensor | None]] = field(default_factory=list)
     recorded: Tally | None = None
     bad: list[BadImage] = field(default_factory=list)
+    by_gpu: int = 0
     is_whole: bool = True
     data: OpenData | None = None
 
@@ -136,7 +141,10 @@ class Pass:
         """
         images = self._data.images
         self._total = sum(self._block_size(block) for block in blocks) if not images.is_stream else len(images)
-        batches = loader.batches(self._members[0].plan.pixels, blocks)
+        transform = self._members[0].plan.pixels
+        batches = loader.batches(transform, blocks)
+        if transform.preprocess == 'gpu':
+            batches = DeviceDecoder(transform.left_encoded(), self._device, images.name).batches(batches)
         can_record = True
         try:
             self._run(on_device(batches, self._device, bool(self._options.settings.channels_last)))
@@ -212,6 +220,7 @@ class Pass:
             for member in asking:
                 member.new_blocks.append(batch.block)
                 member.new_bad += batch.bad
+                member.new_by_gpu += batch.by_gpu
                 member.is_whole = True
         self._images_done += count
         self._show(self._images_done)

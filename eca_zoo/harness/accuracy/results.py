@@ -40,6 +40,9 @@ class AccuracyResult:
         img_size: height and width of the input in pixels.
         crop_pct: share of the resized image that the crop keeps.
         interpolation: of the resize.
+        preprocess: how images were prepared: ``exact``, ``fast`` or ``gpu``; None where nobody noted it.
+        gpu_decoded: images that the GPU decoded, with ``preprocess`` gpu.
+        cpu_decoded: with it, those that the CPU decoded, in timm's way.
         params: number of parameters.
         batch_size: images a step, after halving.
         skipped: images that could not be decoded.
@@ -67,6 +70,9 @@ class AccuracyResult:
     img_size: int | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
+    preprocess: str | None = None
+    gpu_decoded: int | None = None
+    cpu_decoded: int | None = None
     params: int | None = None
     batch_size: int | None = None
     skipped: tuple[BadImage, ...] = ()

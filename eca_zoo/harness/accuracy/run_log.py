@@ -44,6 +44,7 @@ def log_start(titles: Sequence[str], data: OpenData, settings: EvalSettings) -> 
     images = 'a stream of images' if data.images.is_stream else f'{len(data.images):,} images'
     where = f' in {data.spec.root}' if data.spec.root is not None else ''
     how = f'{settings.device}, {settings.precision}, batch size {settings.batch_size}, {settings.workers} workers'
+    how += f', preprocess {settings.preprocess}' if settings.preprocess != 'exact' else ''
     each = f', {processes.world_size} processes' if processes.world_size > 1 else ''
     _logger.info('validation of %s%s', ', '.join(titles[:_NAMES]), more)
     _logger.info('%s of %s%s; %s%s', images, data.spec.name, where, how, each)
@@ -80,4 +81,6 @@ def log_result(result: AccuracyResult) -> None:
         _logger.info('failed: %s', result.error)
         return
     figures = f'top-1 {result.top1:.3f} %, top-5 {result.top5:.3f} % of {result.num_images:,} images'
+    if result.gpu_decoded is not None:
+        figures += f', {result.gpu_decoded:,} decoded by the GPU and {result.cpu_decoded:,} by the CPU'
     _logger.info('%s: %s', result.model, figures)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from eca_zoo.errors import InputError
+from eca_zoo.harness.data.gpu_decoding.device_decoder import check_decoding_device
 from eca_zoo.harness.data.preprocess import PREPROCESS_MODES, PreprocessMode
 from eca_zoo.harness.machine.devices import check_precision, parse_precision, resolve_device
 from eca_zoo.harness.machine.memory import processes_here
@@ -51,7 +52,8 @@ class EvalSettings:
         cudnn_benchmark: let cuDNN choose its algorithms by a race, on CUDA: faster, but digits may differ between runs;
             by default by rules, so that a run that is continued gives the same digits.
         seed: of random weights, where a model has some.
-        preprocess: ``exact`` gives timm's pixels, ``fast`` nearly the same ones in less time.
+        preprocess: ``exact`` gives timm's pixels, ``fast`` nearly the same ones in less time; with ``gpu``, on CUDA
+            alone, the GPU decodes and resizes JPEG files, and the pixels are those of its decoder.
     """
 
     batch_size: int | None = None
@@ -93,6 +95,8 @@ class EvalSettings:
         precision = parse_precision(self.precision)
         check_precision(precision, device)
         self.check_values()
+        if self.preprocess == 'gpu':
+            check_decoding_device(device)
         on_cpu = device.type == 'cpu'
         return dataclasses.replace(
             self,

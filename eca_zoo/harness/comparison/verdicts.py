@@ -10,7 +10,7 @@ from eca_zoo.harness.accuracy.counts import wilson_bounds
 from eca_zoo.harness.accuracy.label_sets.paired import PairedCounts
 
 Outcome = Literal['equal', 'better', 'worse', 'undecidable', 'different']
-_INPUT = ('img_size', 'crop_pct', 'interpolation')
+_INPUT = ('img_size', 'crop_pct', 'interpolation', 'preprocess')
 _TIMED = ('infer_batch_size', 'infer_img_size', 'device', 'precision', 'memory_format', 'compile', 'backend', 'fused')
 _COUNTED = ('params', 'infer_gmacs', 'infer_macts')
 

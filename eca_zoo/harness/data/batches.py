@@ -12,6 +12,7 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from eca_zoo.errors import InputError, one_line
+from eca_zoo.harness.data.gpu_decoding.left_encoded import Encoded, LeftEncoded, pack
 from eca_zoo.harness.data.images import BadImage, Images
 from eca_zoo.harness.data.libraries import StreamedImages
 from eca_zoo.harness.data.preprocess import PreprocessMode, evaluation_transform, stack_channels_last
@@ -31,7 +32,8 @@ class PixelTransform:
         crop_border_pixels: trimmed from the image before anything else.
         mean: colour of the border in the crop mode ``border``, and of the normalisation if that is done here.
         std: of the normalisation if that is done here; None leaves bytes.
-        preprocess: ``exact`` or ``fast``, see ``evaluation_transform``.
+        preprocess: ``exact`` or ``fast``, see ``evaluation_transform``; ``gpu`` leaves JPEG files to a
+            ``DeviceDecoder``.
     """
 
     input_size: tuple[int, int, int]
@@ -47,15 +49,28 @@ class PixelTransform:
     def build(self) -> Callable[[Any], Any]:
         """A function from a file-like object or a Pillow image to pixels.
 
-        They are bytes as an array (H, W, C), or numbers as a tensor (C, H, W) if they are normalised here.
+        They are bytes as an array (H, W, C), or numbers as a tensor (C, H, W) if they are normalised here; with
+        ``preprocess`` gpu what ``LeftEncoded`` gives.
         """
-        config: dict[str, Any] = {
+        if self.preprocess == 'gpu':
+            return _Bytes(self.left_encoded())
+        if self.std is None:
+            return _Bytes(evaluation_transform(self._config(), self.preprocess, self.mode))
+        return _Normalized(create_transform(**self._config(), std=self.std, is_training=False), self.mode)
+
+    def left_encoded(self) -> LeftEncoded:
+        """The transform with ``preprocess`` gpu.
+
+        Raises:
+            InputError: the device has no such transform.
+        """
+        return LeftEncoded(self._config(), self.mode)
+
+    def _config(self) -> dict[str, Any]:
+        return {
             'input_size': self.input_size, 'crop_pct': self.crop_pct, 'crop_mode': self.crop_mode,
             'crop_border_pixels': self.crop_border_pixels, 'interpolation': self.interpolation, 'mean': self.mean,
         }  # fmt: skip
-        if self.std is None:
-            return _Bytes(evaluation_transform(config, self.preprocess, self.mode))
-        return _Normalized(create_transform(**config, std=self.std, is_training=False), self.mode)
 
 
 class _Bytes:
@@ -94,6 +109,8 @@ class Batch(NamedTuple):
         pixels: (N, C, H, W) bytes with channels last in memory, or float32 if they are normalised.
         bad: images of the block that could not be decoded.
         sent: ``indices`` on the device; None before ``on_device``.
+        encoded: images that the device is to decode, whose pixels are not among ``pixels`` yet; None without any.
+        by_gpu: images that the device has decoded.
     """
 
     block: int
@@ -101,6 +118,8 @@ class Batch(NamedTuple):
     pixels: torch.Tensor
     bad: list[BadImage]
     sent: torch.Tensor | None = None
+    encoded: Encoded | None = None
+    by_gpu: int = 0
 
     @property
     def positions(self) -> torch.Tensor:
@@ -146,7 +165,10 @@ class _Blocks(Dataset):
                 continue
             good.append(position)
             labels.append(label)
-        return Batch(block, _indices(good, labels), _stacked(pixels, transform), bad)
+        encoded = None
+        if transform.preprocess == 'gpu':
+            pixels, encoded = pack(pixels)
+        return Batch(block, _indices(good, labels), _stacked(pixels, transform), bad, encoded=encoded)
 
 
 class _Stream(IterableDataset):
@@ -277,6 +299,9 @@ def on_device(batches: Iterable[Batch], device: torch.device, channels_last: boo
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             sent = _sent(batch, device, channels_last)
+        if batch.pixels.is_cuda:
+            # Decoded there, on a stream of its own.
+            batch.pixels.record_stream(stream)
         if ready is not None:
             yield ready
         current.wait_stream(stream)

@@ -21,8 +21,11 @@ from eca_zoo.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
-PreprocessMode = Literal['exact', 'fast']
-PREPROCESS_MODES: tuple[PreprocessMode, ...] = ('exact', 'fast')
+TransformMode = Literal['exact', 'fast']
+TRANSFORM_MODES: tuple[TransformMode, ...] = ('exact', 'fast')
+#: With what ``harness.data.gpu_decoding`` does.
+PreprocessMode = Literal['exact', 'fast', 'gpu']
+PREPROCESS_MODES: tuple[PreprocessMode, ...] = (*TRANSFORM_MODES, 'gpu')
 UInt8Array = npt.NDArray[np.uint8]
 
 # Half width of Pillow's filters, in output pixels; from its Resample.c.
@@ -31,8 +34,8 @@ _FILTER_SUPPORT = {'box': 0.5, 'bilinear': 1.0, 'hamming': 1.0, 'bicubic': 2.0, 
 _INDEPENDENT_BANDS = ('RGB', 'L', 'CMYK', 'YCbCr', 'LAB', 'HSV')
 # Usual sizes of photographs; the first use of a transform looks whether Pillow does there what is expected of it.
 _CHECKED_SIZES = ((500, 375), (375, 500), (500, 333), (256, 600))
-# torch resizes uint8 tensors with these filters alone.
-_TORCH_FILTERS = ('bilinear', 'bicubic')
+#: torch resizes with these filters alone as Pillow does.
+TORCH_FILTERS = ('bilinear', 'bicubic')
 # Pillow's resize takes its box as C floats, which hold integers below this exactly.
 _FLOAT32_INTEGERS = 1 << 24
 # Copying a band of rows pays where it leaves out this share of them.
@@ -42,7 +45,7 @@ _GRID_DISTANCE = 1 / 16
 
 
 def evaluation_transform(
-    data_config: Mapping[str, Any], mode: PreprocessMode = 'exact', image_mode: str | None = None
+    data_config: Mapping[str, Any], mode: TransformMode = 'exact', image_mode: str | None = None
 ) -> 'EvaluationTransform':
     """The transform from a stored image to the network's uint8 input, for a timm data set's ``transform``.
 
@@ -63,8 +66,8 @@ def evaluation_transform(
     Raises:
         InputError: the mode, the interpolation or the size of the input is none that can be had.
     """
-    if mode not in PREPROCESS_MODES:
-        raise InputError(f'preprocess mode {mode!r} is unknown; use one of {", ".join(PREPROCESS_MODES)}')
+    if mode not in TRANSFORM_MODES:
+        raise InputError(f'preprocess mode {mode!r} is unknown; use one of {", ".join(TRANSFORM_MODES)}')
     size = _input_size(data_config)
     image_mode = image_mode or ('RGB' if size[0] == 3 else 'L')
     return EvaluationTransform(_timm_transform(data_config, size), image_mode, mode)
@@ -97,9 +100,12 @@ def collate_channels_last(samples: Sequence[tuple[UInt8Array, int]]) -> tuple[to
 
 
 class EvaluationTransform:
-    """See ``evaluation_transform``; ``reference`` is timm's own transform, whose pixels are the standard."""
+    """See ``evaluation_transform``; ``reference`` is timm's own transform, whose pixels are the standard.
 
-    def __init__(self, reference: transforms.Compose, image_mode: str, mode: PreprocessMode) -> None:
+    ``plan`` says what it does where it is a resize and a centre crop; else it is None.
+    """
+
+    def __init__(self, reference: transforms.Compose, image_mode: str, mode: TransformMode) -> None:
         """Speed up what is known of ``reference``; the rest is left to it.
 
         Args:
@@ -110,20 +116,20 @@ class EvaluationTransform:
         self.reference = reference
         self.image_mode = image_mode
         self.mode = mode
-        self._plan = _Plan.of(reference.transforms) if image_mode in _INDEPENDENT_BANDS else None
+        self.plan = CropPlan.of(reference.transforms) if image_mode in _INDEPENDENT_BANDS else None
         self._agrees: bool | None = None
 
     def __call__(self, image: Image.Image | bytes | BinaryIO) -> UInt8Array:
         """The network's input of shape (height, width, channels), uint8."""
         if not isinstance(image, Image.Image | bytes):
             image = image.read()
-        if self.mode == 'fast' and self._plan and self._plan.interpolation in _TORCH_FILTERS:
-            return self._fast(image, self._plan)
+        if self.mode == 'fast' and self.plan and self.plan.interpolation in TORCH_FILTERS:
+            return self._fast(image, self.plan)
         picture = self._picture(image)
-        if self._plan and self._is_exact():
-            axes = self._plan.axes(picture)
-            if axes and _rows_first(picture.size, (axes[0].resized, axes[1].resized)):
-                return _with_channels(_resize_exactly(picture, *axes, self._plan.interpolation))
+        if self.plan and self._is_exact():
+            axes = self.plan.axes(picture)
+            if axes and rows_first(picture.size, (axes[0].resized, axes[1].resized)):
+                return _with_channels(_resize_exactly(picture, *axes, self.plan.interpolation))
         return self._as_timm(picture)
 
     def __repr__(self) -> str:
@@ -151,7 +157,7 @@ class EvaluationTransform:
     def _as_timm(self, picture: Image.Image) -> UInt8Array:
         return self.reference(picture).permute(1, 2, 0).contiguous().numpy()
 
-    def _fast(self, image: Image.Image | bytes, plan: '_Plan') -> UInt8Array:
+    def _fast(self, image: Image.Image | bytes, plan: 'CropPlan') -> UInt8Array:
         pixels = _decode_jpeg(image) if isinstance(image, bytes) and self.image_mode == 'RGB' else None
         if pixels is None:
             image = self._picture(image)
@@ -163,7 +169,7 @@ class EvaluationTransform:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """One axis of a resize and crop: ``size`` pixels become ``resized``, of which ``count`` from ``first`` are kept."""
 
     size: int
@@ -195,7 +201,7 @@ class _Axis:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class CropPlan:
     """What timm's transform does where it is a resize and a centre crop."""
 
     resize: transforms.Resize | ResizeKeepRatio
@@ -203,7 +209,7 @@ class _Plan:
     interpolation: str
 
     @classmethod
-    def of(cls, steps: Sequence[Any]) -> '_Plan | None':
+    def of(cls, steps: Sequence[Any]) -> 'CropPlan | None':
         """The plan of ``steps``, or None where they are anything else."""
         if len(steps) != 3 or type(steps[1]) is not transforms.CenterCrop or type(steps[2]) is not MaybePILToTensor:
             return None
@@ -219,7 +225,7 @@ class _Plan:
         height, width = steps[1].size
         return cls(resize, (height, width), interpolation)
 
-    def axes(self, image: Image.Image | torch.Tensor) -> tuple[_Axis, _Axis] | None:
+    def axes(self, image: Image.Image | torch.Tensor) -> tuple[Axis, Axis] | None:
         """The horizontal and the vertical axis; None where the crop is larger than the resized ``image``."""
         width, height = image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])
         resized = self._resized(image, height, width)
@@ -227,7 +233,7 @@ class _Plan:
             return None
         vertical, horizontal = (
             # torchvision's centre crop rounds half to even, as round does.
-            _Axis(size, after, round((after - kept) / 2), kept)
+            Axis(size, after, round((after - kept) / 2), kept)
             for size, after, kept in zip((height, width), resized, self.crop, strict=True)
         )
         return horizontal, vertical
@@ -244,7 +250,7 @@ class _Plan:
         return size, int(size * width / height)
 
 
-def _rows_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
+def rows_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
     """Whether Pillow resizes along rows (horizontally) before it does along columns; sizes are (width, height).
 
     It does up to version 12. Since 13, columns go first where the height shrinks by more than twice as many pixels as
@@ -260,7 +266,7 @@ def _noise(size: tuple[int, int], image_mode: str) -> Image.Image:
     return Image.frombytes(image_mode, size, pixels.tobytes())
 
 
-def _resize_exactly(image: Image.Image, horizontal: _Axis, vertical: _Axis, interpolation: str) -> UInt8Array:
+def _resize_exactly(image: Image.Image, horizontal: Axis, vertical: Axis, interpolation: str) -> UInt8Array:
     """The pixels that Pillow's resize of everything and a crop give, computing as few of the others as is possible.
 
     Pillow resizes along rows first and rounds in between. Rows are independent of each other in the first pass and
@@ -269,7 +275,7 @@ def _resize_exactly(image: Image.Image, horizontal: _Axis, vertical: _Axis, inte
     resample = str_to_pil_interp(interpolation)
     columns, rows = horizontal.exact_box(), vertical.exact_box()
     size = (horizontal.count, vertical.count)
-    if columns and rows and _rows_first(image.size, size):
+    if columns and rows and rows_first(image.size, size):
         return np.asarray(image.resize(size, resample, (columns[0], rows[0], columns[1], rows[1])))
     top, bottom = vertical.source(interpolation)
     if bottom - top > (1 - _WORTHWHILE_SHARE) * image.height:
@@ -293,7 +299,7 @@ def _resize_exactly(image: Image.Image, horizontal: _Axis, vertical: _Axis, inte
 
 
 @functools.lru_cache(maxsize=1024)
-def _meeting_range(axis: _Axis) -> tuple[int, int, int, int]:
+def _meeting_range(axis: Axis) -> tuple[int, int, int, int]:
     """Resized pixels (first, last + 1) around the kept ones, and the nearly same range in whole input pixels."""
     scale = axis.size / axis.resized
 
@@ -306,7 +312,7 @@ def _meeting_range(axis: _Axis) -> tuple[int, int, int, int]:
     return start, stop, round(start * scale), max(round(stop * scale), round(start * scale) + 1)
 
 
-def _resize_fast(pixels: torch.Tensor, horizontal: _Axis, vertical: _Axis, interpolation: str) -> UInt8Array:
+def _resize_fast(pixels: torch.Tensor, horizontal: Axis, vertical: Axis, interpolation: str) -> UInt8Array:
     """Resize and crop with torch's antialiased uint8 kernels, around the crop alone.
 
     The region is chosen so that its edges lie on whole input pixels as nearly as possible.

@@ -116,6 +116,19 @@ ALL_COLUMNS = (
     ),
     _accuracy('crop_pct', '', 'part of the resized image that the centre crop keeps', 'evaluation transform', '.3f'),
     _accuracy('interpolation', '', 'filter of the resize', 'evaluation transform'),
+    _accuracy(
+        'preprocess', '',
+        "how images were prepared: exact (timm's pixels), fast (nearly these), or gpu (JPEG files by the GPU)",
+        'setting of the validation', is_setting=True,
+    ),
+    _accuracy(
+        'gpu_decoded', 'images', 'images that the GPU decoded; empty but for `preprocess` gpu', 'validation',
+        is_integer=True,
+    ),
+    _accuracy(
+        'cpu_decoded', 'images', "beside them, images that the CPU decoded, whose pixels are timm's", 'validation',
+        is_integer=True,
+    ),
     _complexity('param_count', '10^6', 'parameters', 'counted', '.2f', lambda counts: counts.params / 1e6),
     _complexity(
         'params', '', 'parameters, exact; buffers are not counted', 'counted', '', attrgetter('params'), is_integer=True

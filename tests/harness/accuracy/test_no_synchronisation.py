@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -15,7 +16,11 @@ from eca_zoo.harness.accuracy.loaded_network import LoadedNetwork
 from eca_zoo.harness.accuracy.passes import NetworkInPass, Pass, PassOptions
 from eca_zoo.harness.accuracy.settings import EvalSettings
 from eca_zoo.harness.accuracy.tally import DeviceTally
-from eca_zoo.harness.data.batches import Batch, _sent
+from eca_zoo.harness.data.batches import Batch, PixelTransform, _sent
+from eca_zoo.harness.data.gpu_decoding import device_decoder
+from eca_zoo.harness.data.gpu_decoding.device_decoder import DeviceDecoder
+from eca_zoo.harness.data.gpu_decoding.left_encoded import DecodedHere, Undecoded, pack
+from eca_zoo.harness.data.preprocess import stack_channels_last
 from eca_zoo.harness.machine.devices import parameter_dtype
 from eca_zoo.harness.networks.model_spec import ModelSpec
 
@@ -133,3 +138,27 @@ def test_no_kind_of_labels_reads_from_the_device_or_copies_to_it_during_a_step(r
     assert [one.error for one in members] == [None, None]
     assert copied == 0
     assert [len(one.predictions) for one in members] == [2 * predictions] * 2
+
+
+def test_after_the_decoder_nothing_is_read_from_the_device(monkeypatch):
+    """nvJPEG waits; the resize, the crop, and the batch of images that both have decoded do not."""
+    sizes = [(40, 50), (64, 33), (300, 40)]
+    transform = PixelTransform((3, 32, 32), 0.875, 'center', 'bicubic', 'RGB', preprocess='gpu')
+    here = DecodedHere(np.zeros((32, 32, 3), np.uint8), 'not JPEG')
+    pixels, encoded = pack([Undecoded(b'one', sizes[0]), here, *(Undecoded(b'other', size) for size in sizes[1:])])
+    with FakeCuda() as watch:
+        monkeypatch.setattr(
+            device_decoder,
+            'decode_jpegs',
+            lambda contents, device: [
+                torch.zeros(3, height, width, dtype=torch.uint8, device=device) for width, height in sizes
+            ],
+        )
+        decoder = DeviceDecoder(transform.left_encoded(), CUDA, str)
+        batch = decoder.complete(
+            Batch(0, torch.stack([torch.arange(4)] * 2), stack_channels_last(pixels), [], encoded=encoded)
+        )
+        assert watch.copied_there == 1
+        sent = _sent(batch, CUDA, True)
+    assert (batch.by_gpu, batch.bad, tuple(sent.pixels.shape)) == (3, [], (4, 3, 32, 32))
+    assert sent.pixels.device == CUDA

@@ -26,7 +26,7 @@ ADDED = {
     'infer_spread', 'backend', 'baseline', 'fused', 'reparameterized', 'allocator', 'train_samples_per_sec',
     'train_step_time', 'train_batch_size', 'train_img_size', 'train_relative_throughput', 'error', 'mean_top1', 'mce',
     'delta_vs_baseline', 'delta_ci95_low', 'delta_ci95_high', 'p_vs_baseline',
-    'gpu', 'accuracy_gpu', 'peak_reserved_mb', 'compile_mode',
+    'gpu', 'accuracy_gpu', 'peak_reserved_mb', 'compile_mode', 'preprocess', 'gpu_decoded', 'cpu_decoded',
 }  # fmt: skip
 ACCURACY = {
     'dataset': 'imagenet-1k', 'num_images': 50000, 'top1': 70.916, 'top1_err': 29.084, 'top5': 89.93, 'top5_err': 10.07,

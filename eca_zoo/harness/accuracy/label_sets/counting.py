@@ -196,13 +196,15 @@ class LabelSet:
                 'counts': new.to_json(),
                 'right': None if right is None else to_text(right[self._positions(member.new_blocks)]),
                 'bad': [list(image) for image in member.new_bad],
+                'by_gpu': member.new_by_gpu,
                 'predictions': file,
                 'weights': member.network.weights_sha256,
             },
         )
         member.recorded = tally
         member.bad += member.new_bad
-        member.new_blocks, member.new_bad = [], []
+        member.by_gpu += member.new_by_gpu
+        member.new_blocks, member.new_bad, member.new_by_gpu = [], [], 0
 
     def _positions(self, blocks: Sequence[int]) -> list[int]:
         """Positions of the images of ``blocks``, block by block."""
@@ -220,9 +222,10 @@ class LabelSet:
         bad = sorted({BadImage(*image) for image in [*from_main(stored), *found]})
         if self.store is not None:
             self.store.collect(member.title, [partial['predictions'] for partial in before[1]])
-        summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss])]))
-        total = Tally(summed[:-1].reshape(tally.per_class.shape), int(summed[-1]))
-        result = self._result(spec, member, total, tuple(bad), self._right(member, before[1]))
+        by_gpu = member.by_gpu + member.new_by_gpu + sum(partial.get('by_gpu', 0) for partial in before[1])
+        summed = sum_counts(torch.cat([tally.per_class.flatten(), torch.tensor([tally.loss, by_gpu])]))
+        total = Tally(summed[:-2].reshape(tally.per_class.shape), int(summed[-2]))
+        result = self._result(spec, member, total, tuple(bad), self._right(member, before[1]), int(summed[-1]))
         if result.error is None and self.journal is not None and self.processes.is_main:
             self.journal.record_row(spec.title, result.to_json(), self.table)
         self.results[spec.title] = result
@@ -242,8 +245,15 @@ class LabelSet:
         return union(known) if len(known) == len(texts) else None
 
     def _result(
-        self, spec: ModelSpec, member: NetworkInPass, total: Tally, bad: tuple[BadImage, ...], right: str | None
+        self,
+        spec: ModelSpec,
+        member: NetworkInPass,
+        total: Tally,
+        bad: tuple[BadImage, ...],
+        right: str | None,
+        by_gpu: int,
     ) -> AccuracyResult:
+        on_gpu = self.settings.preprocess == 'gpu'
         error = self.data.incomplete(total.images)
         count = member.network.num_classes
         named = names_of_classes(self.data, member.class_indices.tolist(), count, label_names(member.plan.cfg, count))
@@ -263,6 +273,9 @@ class LabelSet:
             batch_size=member.chunk,
             skipped=bad,
             checkpoint=spec.checkpoint,
+            preprocess=self.settings.preprocess,
+            gpu_decoded=by_gpu if on_gpu else None,
+            cpu_decoded=len(self.data.images) - len(bad) - by_gpu if on_gpu else None,
             fuse=self.settings.fuse,
             gpu=hardware_name(torch.device(self.settings.device)),
             right=right,

@@ -68,6 +68,8 @@ def classify(
     if topk < 1:
         raise InputError(f'--topk is at least 1, not {topk}')
     given = settings or EvalSettings()
+    if given.preprocess == 'gpu':
+        raise InputError('--preprocess gpu is for images with labels; choose exact or fast')
     checked = agreed(lambda: dataclasses.replace(given, device=local_device(given.device, processes)).checked())
     plan = agreed(lambda: plan_input(model, checked))
     network = agreed(lambda: load_network(model, checked, plan))
