@@ -48,7 +48,7 @@ def counted(
     """The row of a model, and for each image its first guess and whether the second one is as probable."""
     file = hour.folder / 'guesses.parquet'
     frame = eca_zoo.evaluate(data=data, **model, device=device, precision=precision, predictions=file, **options)
-    if frame.error[0]:
+    if frame.error.notna()[0]:
         raise RuntimeError(frame.error[0])
     columns = pyarrow.parquet.read_table(file).to_pydict()
     pairs = zip(columns['top5_classes'], columns['top5_probabilities'], strict=True)

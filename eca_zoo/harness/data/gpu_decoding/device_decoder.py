@@ -117,7 +117,8 @@ def resize_on_device(pixels: torch.Tensor, transform: EvaluationTransform) -> to
         if image.shape[2:] != size:
             # No kernel of CUDA resizes bytes.
             image = torch.nn.functional.interpolate(image, size, mode=plan.interpolation, antialias=True)
-            image = image.round_().clamp_(0, 255)
+            # Halves go up there.
+            image = image.add_(0.5).floor_().clamp_(0, 255)
     top, left = vertical.first, horizontal.first
     return image[0, :, top : top + vertical.count, left : left + horizontal.count].to(torch.uint8)
 
