@@ -144,7 +144,7 @@ class DeviceDecoder:
         for batch in batches:
             yield self.decoded(batch)
         if self.reasons:
-            reasons = ', '.join(f'{count:,} {reason}' for reason, count in self.reasons.most_common())
+            reasons = '; '.join(f'{count:,} {reason}' for reason, count in self.reasons.most_common())
             _logger.info('decoded on the CPU: %s', reasons)
 
     def decoded(self, batch: 'Batch') -> 'Batch':
