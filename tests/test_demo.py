@@ -21,9 +21,9 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
         '--out',
         str(out),
         '--epochs',
-        '3',
+        '2',
         '--canvases',
-        '20',
+        '12',
     ]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -37,13 +37,18 @@ IMAGE_SIZE, SMALL_SIZE = (800, 1216), (480, 640)
 
 
 def make_detector(system: str, network: str) -> torch.nn.Module:
-    """torchvision's detector, or ours on a backbone, in the form for inference if its name says so."""
+    """torchvision's detector, or ours on a backbone, in the form for inference if its name says so.
+
+    The form is channels-last, as the commands run it.
+    """
     if network == THEIRS:
         name = f'{system}_resnet50_fpn'
         return torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()
     backbone, _, form = network.partition('+')
     detector = create_detector(system, backbone=backbone).eval()
-    return eca_zoo.optimize_for_inference(detector, (3, 224, 224)) if form else detector
+    if not form:
+        return detector
+    return eca_zoo.optimize_for_inference(detector, (3, 224, 224)).to(memory_format=torch.channels_last)
 
 
 def in_turn(

@@ -45,8 +45,10 @@ def train(
 
     Args:
         recipe: YAML file, or the name of one that comes with the package.
-        model: timm name of the network, where the recipe names none.
-        data_dir: folder with ``train`` and ``validation``, with one folder a class each.
+        model: timm name of the network, or for a recipe with ``system`` name of the detector, where the recipe names
+            none.
+        data_dir: folder with ``train`` and ``validation``, with one folder a class each; for a detector the folder into
+            which COCO was unpacked.
         run_dir: folder of the run.
         checkpoint_every: epochs between two checkpoints that stay; 0 for none.
         restart: forget what ``run_dir`` holds.
@@ -57,7 +59,7 @@ def train(
         stop: when it is set, the state is saved and the run ends.
         **options: keys of the recipe in the place of its own (``lr``, ``batch_size``, ``epochs``, ...), fields of
             ``LoopSettings`` (``workers``, ``log_interval``, ``save_seconds``, ...), of ``TrainSettings`` (``device``,
-            ``val_split``, ``initial_checkpoint``, ...) and of ``DataSpec`` (``dataset``, ``class_map``, ...).
+            ``val_split``, ``initial_checkpoint``, ``annotations``, ...) and of ``DataSpec`` (``dataset``, ...).
 
     Returns:
         The log of the run, a row an epoch; ``attrs`` has ``best`` (figures of the best epoch) and ``files``.

@@ -278,7 +278,7 @@ class Loop:
                 _share_buffers(ema.module, self._processes, self.task.group)
                 averaged = self.task.validate(ema.module, self._stop)
                 names = self.task.columns
-                figures |= {f'ema_{name}': averaged[name] for name in averaged if f'ema_{name}' in names}
+                figures |= {f'ema_{name}': averaged[name] for name in averaged if not names or f'ema_{name}' in names}
         except InterruptedRunError:
             # Others may not get to a point where all could agree.
             if self._processes.is_main:

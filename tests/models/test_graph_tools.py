@@ -156,6 +156,8 @@ def test_a_compiled_network_computes_what_the_plain_one_does(name, batch, gradie
 
 @pytest.mark.slow
 def test_inductor_computes_what_the_plain_network_does():
-    ours, plain = ours_and_plain('test_eca_resnet')
+    # Of the test network its bottleneck: a kernel of each kind, since each takes inductor a second of a compiler.
+    ours, plain = (network.layer3 for network in ours_and_plain('test_eca_resnet'))
     with torch.no_grad():
-        assert relative_error(torch.compile(ours, dynamic=False)(images(8)), plain(images(8))) <= 1e-5
+        features = torch.rand(8, 48, 16, 16, generator=torch.Generator().manual_seed(0))
+        assert relative_error(torch.compile(ours, dynamic=False)(features), plain(features)) <= 1e-5

@@ -117,10 +117,11 @@ def test_the_form_can_be_scripted_traced_compiled_and_exported(pair):
                 assert relative_error(other(images(number, 64)), expected) <= 1e-5
 
 
-def test_the_form_is_written_as_onnx_with_any_batch(pair, tmp_path):
+def test_the_form_is_written_as_onnx_with_any_batch(tmp_path):
     pytest.importorskip('onnxscript')
     runtime = pytest.importorskip('onnxruntime')
-    network, form = pair
+    network = randomised(timm.create_model('test_eca_resnet', num_classes=10))
+    form = eca_zoo.optimize_for_inference(network, SIZE)
     shapes = ({0: torch.export.Dim('batch')},)
     torch.onnx.export(form, (images(2, 64),), tmp_path / 'form.onnx', dynamo=True, dynamic_shapes=shapes, verbose=False)
     session = runtime.InferenceSession(tmp_path / 'form.onnx', providers=['CPUExecutionProvider'])

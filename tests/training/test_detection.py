@@ -39,7 +39,7 @@ warmup_steps: 3
 pretrained_backbone: true
 model_ema: true
 model_ema_decay: 0.9
-model_kwargs: {min_size: 96, max_size: 128}
+model_kwargs: {min_size: 64, max_size: 96}
 """
 
 
@@ -47,7 +47,7 @@ model_kwargs: {min_size: 96, max_size: 128}
 def coco(tmp_path_factory):
     folder = tmp_path_factory.mktemp('coco')
     write_set(folder, seed=5, images=8, split='train')
-    return write_set(folder, seed=6, images=3, split='validation')
+    return write_set(folder, seed=6, images=2, split='validation')
 
 
 @pytest.fixture(scope='module')
@@ -103,7 +103,7 @@ def test_its_steps_are_those_of_a_plain_loop_over_the_detector(coco, tmp_path):
 
     data = open_coco(coco, 'train')
     objects = TrainingObjects(data.annotations)
-    sizes = {'min_size': 96, 'max_size': 128}
+    sizes = {'min_size': 64, 'max_size': 96}
     torch.manual_seed(42)
     detector = create_detector('test_maskrcnn', categories=CATEGORIES, pretrained_backbone=True, **sizes)
     detector.train().to(memory_format=torch.channels_last)
@@ -132,7 +132,7 @@ def test_it_is_validated_and_its_checkpoints_are_taken_by_validate(run, coco, tm
     folder, _ = run
     rows = pd.read_csv(folder / 'log.csv')
     epochs = rows[rows['kind'] == 'epoch']
-    assert epochs['num_images'].tolist() == [3, 3]
+    assert epochs['num_images'].tolist() == [2, 2]
     assert not epochs[['box_ap', 'mask_ap', 'ema_box_ap', 'ema_mask_ap']].isna().any(axis=None)
     assert 'top1' not in rows
     table = tmp_path / 'coco.csv'
@@ -150,6 +150,19 @@ def test_it_is_validated_and_its_checkpoints_are_taken_by_validate(run, coco, tm
     best = json.loads((folder / 'run.json').read_text())['best']
     assert best['value'] == best['ema_box_ap'] == pytest.approx(measured['bbox'], abs=5e-5)
     assert '>box AP<' in (folder / 'curves.svg').read_text()
+
+
+def test_a_conversion_keeps_the_names_of_its_classes_and_the_card_names_the_training(run, tmp_path, monkeypatch):
+    folder, _ = run
+    monkeypatch.setenv('ECA_ZOO_HOME', str(tmp_path / 'home'))
+    assert main(['convert', str(folder / 'best.safetensors'), '--model', 'test_maskrcnn.mine']) == 0
+    assert create_detector('test_maskrcnn.mine', pretrained=True).categories == CATEGORIES
+    hub = tmp_path / 'hub'
+    assert main(['publish', 'test_maskrcnn.mine', '--run-dir', str(folder), '--folder', str(hub)]) == 0
+    card = (hub / 'README.md').read_text()
+    assert '`best.safetensors` of the recipe `small` of eca-zoo, 2 epochs' in card
+    assert 'Data: train, ' in card
+    assert '| Box AP |' in card
 
 
 @pytest.mark.parametrize('kind', ['step', 'validate'])

@@ -68,7 +68,6 @@ def run_timm(script: Path, data: Path, epochs: int, notes_to: Path) -> None:
         '--interpolation', 'bilinear', '--output', str(notes_to.parent / 'timm'), '--warmup-epochs', '0',
         '--eval-metric', 'loss', '--log-interval', '1000',
     ]  # fmt: skip
-    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
     runpy.run_path(str(script), run_name='__main__')
     write_notes(notes_to, notes)
 
@@ -114,7 +113,9 @@ def measure(side: str, script: Path, data: Path, folder: Path, epochs: int) -> d
     notes = folder / 'notes.json'
     command = [sys.executable, __file__, '--side', side, '--timm-script', str(script), '--data', str(data)]
     command += ['--epochs', str(epochs), '--notes', str(notes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Both with as many threads: without a number, with one.
+    environment = {'OMP_NUM_THREADS': '1', **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode or not notes.exists():
         sys.exit(f'{side} failed:\n{done.stderr[-3000:]}')
     return json.loads(notes.read_text())

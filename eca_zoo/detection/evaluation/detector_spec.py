@@ -116,15 +116,18 @@ def expand_detector_names(patterns: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A detector that is ready to run, the SHA-256 of its weights' file where there is one, and what it costs."""
+    """A detector that is ready to run, the SHA-256 of its weights' file where there is one, and what it costs if counted."""
 
     module: Any
     weights_sha256: str | None
-    complexity: DetectorComplexity
+    complexity: DetectorComplexity | None
 
 
 def load_detector(
-    spec: DetectorSpec, settings: DetectorSettings, categories: Mapping[int, str] | None = None
+    spec: DetectorSpec,
+    settings: DetectorSettings,
+    categories: Mapping[int, str] | None = None,
+    with_complexity: bool = True,
 ) -> LoadedDetector:
     """A detector with its weights on its device.
 
@@ -132,13 +135,14 @@ def load_detector(
         spec: the detector.
         settings: checked settings.
         categories: of the data set; a ``checkpoint`` of as many classes is taken to have these.
+        with_complexity: count what it costs.
 
     Raises:
         InputError: there are no such weights, or they are of another network.
     """
     detector, sha256 = _with_weights(spec, categories)
     # Before its parameters are frozen, and its norms folded.
-    complexity = detector_complexity(detector)
+    complexity = detector_complexity(detector) if with_complexity else None
     module: Any = detector.eval().requires_grad_(False)
     if settings.fuse:
         module = optimize_for_inference(module)

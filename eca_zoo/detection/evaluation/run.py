@@ -63,7 +63,7 @@ def evaluate_detectors(
     progress: Report | None = None,
     stop: StopRequest | None = None,
     record_every: float = RECORD_EVERY,
-    warn: bool = True,
+    in_training: bool = False,
 ) -> list[DetectorResult]:
     """Evaluate detectors as COCO's toolbox does; one result each, in their order.
 
@@ -82,7 +82,8 @@ def evaluate_detectors(
         progress: called now and then by the main process.
         stop: when it is set, what was found is recorded and the evaluation ends.
         record_every: seconds between two records.
-        warn: log what a user has to know, which is in the results too.
+        in_training: it is a part of a training: what a user has to know is in the results and not logged, and what
+            detectors cost is not counted.
 
     Raises:
         InputError: the set or a setting cannot be used, or the run directory belongs to another run.
@@ -90,7 +91,7 @@ def evaluate_detectors(
     """
     processes = current()
     run = _Run(
-        data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks), warn
+        data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks), in_training,
     )  # fmt: skip
     run.settings = agreed(lambda: run.checked(models, settings or DetectorSettings(), baseline))
     agreed(lambda: check_own_devices(torch.device(run.settings.device)))
@@ -112,7 +113,7 @@ class _Run:
     stop: StopRequest
     record_every: float
     tasks: tuple[Task, ...]
-    warn: bool = True
+    in_training: bool = False
     settings: DetectorSettings = field(default_factory=DetectorSettings)
     results: dict[str, DetectorResult] = field(default_factory=dict)
     parts: dict[str, list[Part]] = field(default_factory=dict)
@@ -157,7 +158,7 @@ class _Run:
         """The detector, or None in every process if one of them cannot load it."""
         loaded, error, remarks = None, None, list[str]()
         try:
-            loaded = load_detector(spec, self.settings, self.data.annotations.categories)
+            loaded = load_detector(spec, self.settings, self.data.annotations.categories, not self.in_training)
             remarks = self.data.annotations.check_categories(loaded.module.categories, spec.title)
             if not self._tasks_of(loaded.module) and self.tasks:
                 raise InputError(f'{spec.title}: it has no masks; evaluate its boxes with --task bbox')
@@ -179,7 +180,7 @@ class _Run:
 
     def say(self, remarks: Sequence[str]) -> None:
         """Log what a user has to know."""
-        for remark in remarks if self.processes.is_main and self.warn else ():
+        for remark in remarks if self.processes.is_main and not self.in_training else ():
             _logger.warning('%s', remark)
 
     def _tasks_of(self, module: Any) -> tuple[Task, ...]:

@@ -87,7 +87,7 @@ def classification_task(
     processes = processes or Processes()
     group = gradient_group(device, processes)
     if recipe.sync_bn and processes.world_size > 1:
-        _check_shares(len(train.images), recipe, processes)
+        check_shares(len(train.images), recipe, processes)
         network = with_shared_norms(network, group)
     validator = None
     if held_out is not None:
@@ -173,8 +173,12 @@ def _largest_label(images: Images) -> int | None:
     return max(images._labels) + 1 if isinstance(images, ListedImages) else None
 
 
-def _check_shares(count: int, recipe: Recipe, processes: Processes) -> None:
-    """Refuse steps in which a process would take part in fewer exchanges than the others."""
+def check_shares(count: int, recipe: Recipe, processes: Processes) -> None:
+    """Refuse steps in which a process would take part in fewer exchanges than the others.
+
+    Raises:
+        InputError: there would be one.
+    """
     last = 0 if recipe.drop_last else count % recipe.batch_size
     smallest = min(size for size in (recipe.batch_size, last) if size) // processes.world_size
     if smallest < recipe.grad_accum_steps:

@@ -89,7 +89,7 @@ class DetectionTask(Task):
         if self._validation is None:
             return {}
         spec, data = DetectorSpec(self.title, label=self.title, module=network), self._validation.data  # type: ignore[arg-type]
-        [result] = evaluate_detectors([spec], data, self._validation.settings, resamples=0, stop=stop, warn=False)
+        [result] = evaluate_detectors([spec], data, self._validation.settings, resamples=0, stop=stop, in_training=True)
         if result.error is not None:
             raise InputError(result.error)
         figures = {
@@ -112,4 +112,5 @@ class DetectionTask(Task):
 
     def fingerprints(self) -> dict[str, Any]:
         validation = {} if self._validation is None else {'validation': self._validation.data.fingerprints()}
-        return {'train': {'name': self._data.name, **self._data.fingerprints()}, **validation}
+        train = {'name': self._data.name, 'categories': self._data.annotations.categories}
+        return {'train': {**train, **self._data.fingerprints()}, **validation}

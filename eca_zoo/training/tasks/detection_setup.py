@@ -21,11 +21,12 @@ from eca_zoo.detection.networks.registry import (
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.processes import Processes
 from eca_zoo.harness.networks.user_checkpoint import read_checkpoint
+from eca_zoo.training.data.objects import TrainingObjects
 from eca_zoo.training.data.order import random_state_kept, seed_all
 from eca_zoo.training.network import freeze
 from eca_zoo.training.norms import gradient_group, with_shared_norms
 from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe
-from eca_zoo.training.tasks.classification_setup import check_backend
+from eca_zoo.training.tasks.classification_setup import check_backend, check_shares
 from eca_zoo.training.tasks.detection import DetectionTask, ValidationSet
 from eca_zoo.weights.convert.recognition import is_of_detector, rename_to_fit
 
@@ -116,6 +117,7 @@ def detection_task(
         network = network.to(memory_format=torch.channels_last)
     group = gradient_group(device, processes)
     if recipe.sync_bn and processes.world_size > 1:
+        check_shares(len(TrainingObjects(train.annotations)), recipe, processes)
         network = with_shared_norms(network, group)
     if recipe.compile:
         check_backend(recipe.compile)

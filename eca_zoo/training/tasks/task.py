@@ -23,7 +23,8 @@ class Task(ABC):
         network: with its first weights, on its device.
         group: of ``torch.distributed``, in which gradients are exchanged; None for the default one.
         metric: column of ``validate`` that decides which weights are the best; the larger the better.
-        columns: of the log that ``validate`` fills, those of averaged weights with ``ema_`` before them.
+        columns: of the log that ``validate`` fills, those of averaged weights with ``ema_`` before them; without any,
+            all that it returns come after the others.
     """
 
     title: str

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,10 +183,23 @@ def _entry(
         **transform_of(network),
         license='unknown',
         kernel_sizes=found.kernel_sizes,
+        categories=_trained_categories(path, found),
         description=f'converted from {path.name}',
         authors_file=AuthorsFile(file=path.name, size=file.size, sha256=file.sha256),
         checkpoint=checkpoint,
     )
+
+
+def _trained_categories(path: Path, found: Recognised) -> dict[int, str] | None:
+    """The detector's classes where the folder of a training of ours says them."""
+    if not is_detector(found.architecture):
+        return None
+    try:
+        record = json.loads((path.parent / 'run.json').read_text(encoding='utf-8'))
+        named = {int(number): str(name) for number, name in record['identity']['data']['train']['categories'].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return named if len(named) == found.num_classes else None
 
 
 def _check_known(name: str, entry: Entry, path: Path) -> None:
