@@ -21,7 +21,7 @@ def test_demo_writes_the_table_with_the_digits_accuracy_and_all_six_networks(tmp
         '--out',
         str(out),
         '--epochs',
-        '2',
+        '3',
         '--canvases',
         '12',
     ]

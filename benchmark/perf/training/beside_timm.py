@@ -33,7 +33,6 @@ def write_notes(path: Path, notes: list[tuple[float, float, float]]) -> None:
 
 def run_timm(script: Path, data: Path, epochs: int, notes_to: Path) -> None:
     """Run timm's script in this process."""
-    import torch
     from timm.task import ClassificationTask
     from torch.utils.data import RandomSampler
 

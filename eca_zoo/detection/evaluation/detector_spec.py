@@ -116,7 +116,7 @@ def expand_detector_names(patterns: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A detector that is ready to run, the SHA-256 of its weights' file where there is one, and what it costs if counted."""
+    """A detector that is ready to run, the SHA-256 of its weights' file, and what it costs; None if unknown."""
 
     module: Any
     weights_sha256: str | None

@@ -91,7 +91,8 @@ def evaluate_detectors(
     """
     processes = current()
     run = _Run(
-        data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks), in_training,
+        data, processes, journal, progress or _no_report, stop or StopRequest(), record_every, tuple(tasks),
+        in_training,
     )  # fmt: skip
     run.settings = agreed(lambda: run.checked(models, settings or DetectorSettings(), baseline))
     agreed(lambda: check_own_devices(torch.device(run.settings.device)))
