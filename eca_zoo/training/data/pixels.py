@@ -135,7 +135,8 @@ class ImageReader:
         labels: list[int] = []
         bad: list[BadImage] = []
         for position in positions:
-            seed_sample(self._seed, epoch, position)
+            if not self._transform.recipe.no_aug:  # else nothing is drawn
+                seed_sample(self._seed, epoch, position)
             try:
                 source, label = self._images.open(position)
                 image = self._decoded(source)
