@@ -67,20 +67,7 @@ drop_path: 0.1
 model_ema: true
 model_ema_decay: 0.9
 """
-_DETECTION = """\
-version: 1
-system: maskrcnn
-model: test_maskrcnn
-epochs: 2
-batch_size: 4
-group_size: 2
-lr: 0.02
-clip_grad: 10
-warmup_steps: 10
-pretrained_backbone: true
-model_ema: true
-model_ema_decay: 0.9
-"""
+_DETECTION = ['--epochs', '2', '-b', '4', '--hflip', '0.5', '--model-ema', '--model-ema-decay', '0.9']
 # Within a step and within a validation.
 _POINTS = ('torch.autograd:backward', 'eca_zoo.harness.accuracy.passes:Pass._step')
 _DETECTION_POINTS = ('torch.autograd:backward', 'eca_zoo.detection.networks.detectors:Detector.detect')
@@ -185,11 +172,9 @@ def _shown(found: Any) -> str:
     return f'{len(found)} rows' if isinstance(found, list) else f'last {found["last.safetensors"][:16]}'
 
 
-def _training(folder: Path, text: str, data: str) -> list[str]:
-    recipe = folder / f'{data}_recipe.yaml'
-    recipe.write_text(text, encoding='utf-8')
+def _training(recipe: object, data: Path, *flags: str) -> list[str]:
     running = ['--device', 'cpu', '-j', '1', '--save-every', '2steps']
-    return ['train', str(recipe), '--data-dir', str(folder / data), *running, '--run-dir']
+    return ['train', str(recipe), '--data-dir', str(data), *flags, *running, '--run-dir']
 
 
 def main() -> None:
@@ -209,13 +194,15 @@ def main() -> None:
     write_digits(folder / 'digits')
     suite = folder / 'stress.yaml'
     suite.write_text(_SUITE.format(img_size=args.img_size), encoding='utf-8')
+    recipe = folder / 'stress_recipe.yaml'
+    recipe.write_text(_RECIPE, encoding='utf-8')
     for split, count in _CANVASES.items():
         write_canvases(folder / 'canvases', split, count)
     data = ['--data-dir', str(folder / 'digits')]
     kinds = {
         'leaderboard': (['leaderboard', str(suite), *data, '--run-dir'], (), table),
-        'training': (_training(folder, _RECIPE, 'digits'), _POINTS, bits),
-        'detection': (_training(folder, _DETECTION, 'canvases'), _DETECTION_POINTS, bits),
+        'training': (_training(recipe, folder / 'digits'), _POINTS, bits),
+        'detection': (_training('canvases', folder / 'canvases', *_DETECTION), _DETECTION_POINTS, bits),
     }
     good = True
     for what in args.what:

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.ops import roi_align
 
 from eca_zoo.detection.evaluation.detector_spec import DetectorSettings, DetectorSpec, load_detector
 from eca_zoo.detection.networks.detectors import Detector, FasterRcnn, RetinaNet
 from eca_zoo.detection.networks.registry import create_detector
-from eca_zoo.detection.networks.roi_heads import SAMPLES, RoiPool
+from eca_zoo.detection.networks.roi_heads import RoiPool
 from eca_zoo.errors import RunError
 from eca_zoo.files import replacing
 from eca_zoo.harness.networks.export import ExportReport, check_installed, check_target, onnx_session
@@ -64,16 +63,10 @@ class _PooledAtAllLevels(nn.Module):
 
     def forward(self, maps: Sequence[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
         levels, image = self._pool.levels(boxes), torch.zeros_like(boxes[:, :1])
-        pooled = [
-            roi_align(
-                one, torch.cat([image, boxes + 0.5 * stride], dim=1), self._pool.side,
-                spatial_scale=1 / stride, sampling_ratio=SAMPLES, aligned=True,
-            )
-            for one, stride in zip(maps, self._pool.strides, strict=True)
-        ]  # fmt: skip
-        result = pooled[0]
-        for level, one in enumerate(pooled[1:], start=1):
-            result = torch.where((levels == level)[:, None, None, None], one, result)
+        result = self._pool.pooled(maps[0], 0, image, boxes)
+        for level, one in enumerate(maps[1:], start=1):
+            pooled = self._pool.pooled(one, level, image, boxes)
+            result = torch.where((levels == level)[:, None, None, None], pooled, result)
         return result
 
 
@@ -140,13 +133,15 @@ def export_detector(
         spec = DetectorSpec(spec.name, module=create_detector(spec.name, **spec.options).eval())
     settings = DetectorSettings('cpu', channels_last=False, fuse=fuse).checked()
     detector = load_detector(spec, settings).module
-    reports = []
+    parts, reports = _parts(detector), []
+    targets = [path.with_name(f'{path.stem}{part.suffix}{path.suffix}') for part in parts]
+    for target in targets:
+        check_target(target)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='.export-', dir=path.absolute().parent)))
-        for part in _parts(detector):
-            target = path.with_name(f'{path.stem}{part.suffix}{path.suffix}')
+        for part, target in zip(parts, targets, strict=True):
             place = stack.enter_context(replacing(target, '--out'))
-            temporary = folder / target.name
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='.export-', dir=place.parent))
+            temporary = Path(folder) / target.name
             _write(part, detector, temporary, opset)
             error = _largest_error(part, detector, temporary)
             if not error <= _TOLERANCE:

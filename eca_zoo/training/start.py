@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -77,20 +77,24 @@ def start_training(
     device = agreed(lambda: training_device(settings.device, processes))
     check_own_devices(device)
     make = _classifier if recipe.system is None else _detector
-    task = make(model, chosen, data, settings, run, device, processes)
+    task = make(_Wanted(model, chosen, data, settings, run, device, processes))
     return run_training(task, chosen, run, device, processes, stop, progress)
 
 
-def _classifier(
-    model: str,
-    chosen: ChosenRecipe,
-    data: DataSpec,
-    settings: TrainSettings,
-    run: RunSettings,
-    device: torch.device,
-    processes: Processes,
-) -> Task:
-    recipe = chosen.recipe
+class _Wanted(NamedTuple):
+    """What a task is made of."""
+
+    model: str
+    chosen: ChosenRecipe
+    data: DataSpec
+    settings: TrainSettings
+    run: RunSettings
+    device: torch.device
+    processes: Processes
+
+
+def _classifier(wanted: _Wanted) -> Task:
+    model, chosen, data, settings, run, device, processes = wanted
     _refuse(settings, _OF_DETECTORS, TrainSettings(), 'is for detectors, which recipes with a system train')
     if model.partition('.')[0] in {name.partition('.')[0] for name in _detectors()}:
         raise InputError(
@@ -98,13 +102,13 @@ def _classifier(
             'faster_rcnn_1x, retinanet_1x, or another recipe with a system'
         )
     agreed(lambda: check_known(model))
-    made = from_main(agreed(lambda: made_data(recipe, data, run.run_dir) if processes.is_main else data))
+    made = from_main(agreed(lambda: made_data(chosen.recipe, data, run.run_dir) if processes.is_main else data))
     validation = EvalSettings(
         batch_size=settings.validation_batch_size, workers=run.loop.workers, device=settings.device,
     )  # fmt: skip
     return agreed(
         lambda: classification_task(
-            model, recipe, made, settings.train_split, settings.val_split, device, validation,
+            model, chosen.recipe, made, settings.train_split, settings.val_split, device, validation,
             settings.initial_checkpoint, processes,
         )
     )  # fmt: skip
@@ -114,19 +118,12 @@ def _detectors() -> list[str]:
     return [*SYSTEMS, *(name for name, entry in load_manifest().models.items() if entry.is_detector)]
 
 
-def _detector(
-    model: str,
-    chosen: ChosenRecipe,
-    data: DataSpec,
-    settings: TrainSettings,
-    run: RunSettings,
-    device: torch.device,
-    processes: Processes,
-) -> Task:
+def _detector(wanted: _Wanted) -> Task:
     # Classifiers' trainings, which are most, do not wait for the import.
     from eca_zoo.detection.evaluation.detector_spec import DetectorSettings
     from eca_zoo.training.tasks.detection_setup import CocoFiles, detection_task
 
+    model, chosen, data, settings, run, device, processes = wanted
     of_all = ('root', 'split', 'skip_bad_images')
     of_classifiers = [field.name for field in dataclasses.fields(DataSpec) if field.name not in of_all]
     _refuse(data, of_classifiers, DataSpec(), "is for classifiers; a detector's images are annotated in COCO's format")

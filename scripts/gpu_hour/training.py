@@ -13,19 +13,6 @@ from eca_zoo.detection.evaluation.run import evaluate_detectors
 
 _DETECTOR = 'test_maskrcnn.digits'
 _CANVASES = {'train': 32, 'validation': 24}
-_RECIPE = """\
-version: 1
-system: maskrcnn
-model: test_maskrcnn
-epochs: 1
-batch_size: 8
-group_size: 2
-lr: 0.02
-clip_grad: 10
-sched: constant
-warmup_steps: 50
-pretrained_backbone: true
-"""
 _PRECISIONS = {'fp32': [], 'amp': ['--amp'], 'amp_bf16': ['--amp', '--amp-dtype', 'bfloat16']}
 
 
@@ -47,10 +34,9 @@ def training(hour: Hour) -> str:
 
 def detection(hour: Hour) -> str:
     """(j) The packaged detector on every device and precision, and an epoch of its training; the CPU's AP beside."""
-    canvases, recipe = hour.folder / 'canvases', hour.folder / 'detection.yaml'
+    canvases = hour.folder / 'canvases'
     for split, count in _CANVASES.items():
         write_canvases(canvases, split, count)
-    recipe.write_text(_RECIPE, encoding='utf-8')
     data, lines = open_coco(canvases, 'validation'), []
     for device in _devices(hour):
         for precision in ('fp32', 'amp', 'amp_bf16') if device == 'cuda' else ('fp32',):
@@ -60,7 +46,8 @@ def detection(hour: Hour) -> str:
                 raise RuntimeError(result.error)
             found = ', '.join(f'{task} AP {one.figures["ap"]:.6f}' for task, one in result.tasks.items())
             lines.append(f'- {device}, {precision}: {found} of {result.num_images} canvases')
-        frame = eca_zoo.train(recipe, data_dir=canvases, run_dir=hour.folder / f'detection-{device}', device=device)
+        folder = hour.folder / f'detection-{device}'
+        frame = eca_zoo.train('canvases', data_dir=canvases, run_dir=folder, device=device, epochs=1)
         lines.append(f'- {device}, training: loss {frame.loss[0]:.6f}, {frame.images_per_sec[0]:g} images/s')
     return '\n'.join(lines)
 

@@ -17,11 +17,15 @@ def test_the_file_gives_the_eager_outputs_for_images_of_any_size(tmp_path):
 
 def test_two_stages_are_a_file_each(tmp_path, capsys):
     out = tmp_path / 'digits.onnx'
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'digits.boxes.onnx').symlink_to(tmp_path / 'elsewhere' / 'boxes.onnx')
     assert main(['export', 'test_maskrcnn.digits', '--out', str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = ['digits.onnx', 'digits.boxes.onnx', 'digits.masks.onnx']
     assert [line.partition(':')[0] for line in lines] == [str(tmp_path / name) for name in names]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, 'elsewhere'])
+    assert (tmp_path / 'digits.boxes.onnx').is_symlink()
+    assert [path.name for path in (tmp_path / 'elsewhere').iterdir()] == ['boxes.onnx']
     # In float32, of images of three sizes and of one to nine boxes.
     assert all(float(line.split(' by ')[1].split()[0]) < 1e-5 for line in lines)
 

@@ -1,5 +1,7 @@
 """What a detector is trained on: which images and objects count, and where they are after resize and flip."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def data(tmp_path_factory):
 
 
 def reader_of(data, hflip=0.0, seed=0):
-    return DetectionReader(data, TrainingObjects(data.annotations), TRANSFORM, hflip, seed, toolbox_masks())
+    return DetectionReader(data, TrainingObjects(data.annotations), TRANSFORM, hflip, seed, True)
 
 
 def objects_of(data, position):
@@ -76,6 +78,14 @@ def test_a_flip_follows_from_seed_epoch_and_image_alone(data):
     count = len(TrainingObjects(data.annotations))
     reader = reader_of(data, 0.5)
     together = reader(1, tuple(range(count)))
+    # As processes get it that do not begin as copies of this one.
+    sent = pickle.loads(pickle.dumps(reader))(1, tuple(range(count)))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(
+            (image.pixels for image in sent.images), (image.pixels for image in together.images), strict=True
+        )
+    )
     apart = [reader_of(data, 0.5)(1, (index,)) for index in reversed(range(count))]
     for index, batch in enumerate(reversed(apart)):
         assert torch.equal(batch.images[0].pixels, together.images[index].pixels)

@@ -96,8 +96,9 @@ class Detector(nn.Module, ABC):
             return self._training_losses(images, targets)
         return [self.detect(self._resized(image), masks) for image in images]
 
-    def _resized(self, image: torch.Tensor | ResizedImage) -> ResizedImage:
-        return image if isinstance(image, ResizedImage) else self.transform.resize(image)
+    def _resized(self, image: torch.Tensor | ResizedImage, device: torch.device | None = None) -> ResizedImage:
+        """``image`` resized on ``device``, by default where it lies, if it is not yet."""
+        return image if isinstance(image, ResizedImage) else self.transform.resize(image.to(device or image.device))
 
     def detect(self, image: ResizedImage, masks: str = 'codes') -> dict[str, Any]:
         """Detections of an image that ``transform.resize`` has made, on whatever device it lies."""
@@ -157,9 +158,7 @@ class Detector(nn.Module, ABC):
             raise InputError('a batch in training has at least one image')
         parameter = next(self.parameters())
         device = parameter.device
-        resized = [
-            self._resized(image if isinstance(image, ResizedImage) else image.to(device)) for image in images
-        ]  # fmt: skip
+        resized = [self._resized(image, device) for image in images]
         geometries = [image.geometry for image in resized]
         prepared = prepare_targets(targets, geometries, list(self.categories), self.has_masks, device)
         pixels = [image.pixels.to(device, non_blocking=True) for image in resized]

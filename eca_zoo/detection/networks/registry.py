@@ -112,6 +112,18 @@ def class_rows(key: str, rows: int, num_classes: int) -> int:
     return rows * num_classes if module == _RETINANET_CLASSES else rows
 
 
+def depends_on_classes(key: str) -> bool:
+    """Whether the tensor ``key`` has another shape for another number of classes."""
+    return class_rows(key, 1, 2) != 1
+
+
+def load_but_classes(detector: Detector, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Load ``tensors`` that were checked, but for those of another number of classes, which stay as they are."""
+    own = detector.state_dict()
+    fitting = {key: tensor for key, tensor in tensors.items() if tensor.shape == own[key].shape}
+    detector.load_state_dict(fitting, strict=False)
+
+
 def count_classes(state: Mapping[str, torch.Tensor]) -> int | None:
     """Classes, without background, of a detector's state dict; None where its tensors do not say."""
     scores = state.get('roi_heads.box_predictor.cls_score.bias')
@@ -283,7 +295,5 @@ def _load_pretrained(
         as_trained.load_state_dict(tensors, assign=True)
         return as_trained.to(torch.get_default_device(), torch.get_default_dtype())
     detector = record.build(categories, kernel_sizes, **options)
-    own = detector.state_dict()
-    fitting = {key: tensor for key, tensor in tensors.items() if tensor.shape == own[key].shape}
-    detector.load_state_dict(fitting, strict=False)
+    load_but_classes(detector, tensors)
     return detector

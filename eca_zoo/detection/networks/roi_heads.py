@@ -14,9 +14,7 @@ from eca_zoo.detection.networks.transform import Geometry
 
 #: One over the standard deviations of the deltas, 0.1, 0.1, 0.2, 0.2.
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-_BOX_SIDE, _MASK_SIDE = 7, 14
-#: Samples along each side of a place that is pooled.
-SAMPLES = 2
+_BOX_SIDE, _MASK_SIDE, _SAMPLES = 7, 14, 2
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,19 @@ class RoiPool(nn.Module):
         all_boxes = torch.cat(list(boxes))
         levels = self.levels(all_boxes)
         result = features[0].new_zeros(len(all_boxes), features[0].shape[1], self.side, self.side)
-        for level, (feature, stride) in enumerate(zip(features, self.strides, strict=False)):
+        for level, feature in enumerate(features[: len(self.strides)]):
             index = torch.where(levels == level)[0]
-            rois = torch.cat([image[index], all_boxes[index] + 0.5 * stride], dim=1)
-            dtype = torch.promote_types(feature.dtype, torch.float32)
-            pooled = roi_align(
-                feature.to(dtype), rois.to(dtype), self.side,
-                spatial_scale=1 / stride, sampling_ratio=SAMPLES, aligned=True,
-            )  # fmt: skip
-            result[index] = pooled.to(result.dtype)
+            result[index] = self.pooled(feature, level, image[index], all_boxes[index]).to(result.dtype)
         return result
+
+    def pooled(self, feature: torch.Tensor, level: int, image: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Features (K, C, side, side) of boxes (K, 4) of images (K, 1) from the maps (N, C, H, W) of one level."""
+        stride, dtype = self.strides[level], torch.promote_types(feature.dtype, torch.float32)
+        rois = torch.cat([image, boxes + 0.5 * stride], dim=1)
+        return roi_align(
+            feature.to(dtype), rois.to(dtype), self.side,
+            spatial_scale=1 / stride, sampling_ratio=_SAMPLES, aligned=True,
+        )  # fmt: skip
 
     def levels(self, boxes: torch.Tensor) -> torch.Tensor:
         """Number (K,) of the level for each box: floor(log2(sqrt(area) / finest scale + 1e-6))."""

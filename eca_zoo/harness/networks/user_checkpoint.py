@@ -89,7 +89,7 @@ def fill(module: nn.Module, file: UntrustedFile, path: Path, title: str) -> None
     """Put the tensors of ``file``, which was read from ``path``, into the network, see ``load_checkpoint``."""
     expected = module.state_dict()
     state = rename_to_fit(file.state, expected)
-    problems = _differences(state, expected)
+    problems = misfits(state, expected)
     if problems and is_of_detector(state) and not is_of_detector(expected):
         raise CheckpointError(
             f'{path}: it holds a detector, and {title} is a classifier; name the detector, such as '
@@ -105,7 +105,8 @@ def fill(module: nn.Module, file: UntrustedFile, path: Path, title: str) -> None
     module.load_state_dict(state, strict=False)
 
 
-def _differences(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+def misfits(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps ``state`` from being loaded as ``expected``, of any type; counters of batches may be missing."""
     problems = []
     for key, tensor in expected.items():
         if key not in state:

@@ -1,8 +1,7 @@
 """From an image with marked objects to what a detector is trained on: resized bytes, and boxes and masks on them."""
 
 import random
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +9,13 @@ import torch
 
 from eca_zoo.detection.coco_annotations import CocoAnnotations, mask_code
 from eca_zoo.detection.coco_images import CocoSet
+from eca_zoo.detection.evaluation.matching import toolbox_masks
 from eca_zoo.detection.losses.targets import Target, resized_target
 from eca_zoo.detection.networks.transform import DetectionTransform, ResizedImage
-from eca_zoo.errors import InputError, RunError
+from eca_zoo.errors import InputError
 from eca_zoo.harness.data.images import BadImage
 from eca_zoo.training.data.order import seed_sample
+from eca_zoo.training.data.substitutes import with_substitutes
 
 
 class DetectionBatch(NamedTuple):
@@ -75,7 +76,7 @@ class DetectionReader:
         transform: DetectionTransform,
         hflip: float,
         seed: int,
-        toolbox: Any = None,
+        has_masks: bool,
     ) -> None:
         """Prepare to read.
 
@@ -85,9 +86,9 @@ class DetectionReader:
             transform: of the detector.
             hflip: probability of a horizontal flip.
             seed: of the flips.
-            toolbox: ``pycocotools.mask``, for targets with masks.
+            has_masks: whether targets have masks.
         """
-        self._data, self._objects, self._transform, self._toolbox = data, objects, transform, toolbox
+        self._data, self._objects, self._transform, self._has_masks = data, objects, transform, has_masks
         self._hflip, self._seed = hflip, seed
         self._labels = {number: label for label, number in enumerate(data.annotations.categories)}
 
@@ -111,7 +112,7 @@ class DetectionReader:
                 continue
             pair = image, self._target(index, image)
             found.append(_flipped(*pair) if is_flipped else pair)
-        images, targets = zip(*_with_substitutes(found, bad), strict=True)
+        images, targets = zip(*with_substitutes(found, bad), strict=True)
         return DetectionBatch(list(images), list(targets), bad)
 
     def _target(self, index: int, image: ResizedImage) -> Target:
@@ -120,10 +121,10 @@ class DetectionReader:
         boxes[:, 2:] += boxes[:, :2]
         labels = torch.tensor([self._labels[number] for number in annotations.category_ids[numbers].tolist()])
         masks = None
-        if self._toolbox is not None:
-            size = image.geometry.original_size
-            codes = [mask_code(annotations.segmentations[number], size, self._toolbox) for number in numbers.tolist()]
-            masks = torch.from_numpy(self._toolbox.decode(codes)).permute(2, 0, 1)
+        if self._has_masks:
+            toolbox, size = toolbox_masks(), image.geometry.original_size
+            codes = [mask_code(annotations.segmentations[number], size, toolbox) for number in numbers.tolist()]
+            masks = torch.from_numpy(toolbox.decode(codes)).permute(2, 0, 1)
         return resized_target(boxes, labels, masks, image.geometry)
 
 
@@ -133,16 +134,3 @@ def _flipped(image: ResizedImage, target: Target) -> tuple[ResizedImage, Target]
     turned = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
     masks = None if target.masks is None else target.masks.flip(2)
     return image._replace(pixels=image.pixels.flip(2)), Target(turned, target.labels, masks)
-
-
-def _with_substitutes(
-    found: Sequence[tuple[ResizedImage, Target] | None], bad: Sequence[BadImage]
-) -> list[tuple[ResizedImage, Target]]:
-    """Each image that is missing replaced by the next one of the part, so that a step keeps its size."""
-    good = [pair for pair in found if pair is not None]
-    if not good:
-        raise RunError(
-            f'{bad[0].name}: cannot be decoded ({bad[0].reason}), nor any other image of its step; repair them'
-        )
-    later = [[pair for pair in found[place:] if pair is not None] for place in range(len(found))]
-    return [(pairs or good)[0] for pairs in later]

@@ -17,6 +17,7 @@ from eca_zoo.errors import RunError, one_line
 from eca_zoo.harness.data.images import BadImage, Images
 from eca_zoo.harness.data.preprocess import stack_channels_last
 from eca_zoo.training.data.order import seed_sample
+from eca_zoo.training.data.substitutes import with_substitutes
 from eca_zoo.training.recipes.recipe import Recipe
 
 
@@ -131,8 +132,7 @@ class ImageReader:
         """
         if self._augment is None:
             self._augment = self._transform.build()
-        pixels: list[np.ndarray | None] = []
-        labels: list[int] = []
+        found: list[tuple[np.ndarray, int] | None] = []
         bad: list[BadImage] = []
         for position in positions:
             if not self._transform.recipe.no_aug:  # else nothing is drawn
@@ -144,18 +144,15 @@ class ImageReader:
                 unknown = isinstance(error, UnidentifiedImageError)
                 reason = 'its content is no image that Pillow knows' if unknown else one_line(error)
                 bad.append(BadImage(self._images.name(position), reason))
-                pixels.append(None)
-                labels.append(0)
+                found.append(None)
                 continue
-            labels.append(self._class_indices[label])
             try:
-                pixels.append(self._augment(image))
+                found.append((self._augment(image), self._class_indices[label]))
             except Exception as error:
                 name = self._images.name(position)
                 raise RunError(f'{name}: the augmentation of the recipe fails on it: {one_line(error)}') from error
-        if bad:
-            pixels, labels = _with_substitutes(pixels, labels, bad)
-        return ImageBatch(stack_channels_last(pixels), torch.tensor(labels), bad)  # type: ignore[arg-type]
+        pixels, labels = zip(*with_substitutes(found, bad), strict=True)
+        return ImageBatch(stack_channels_last(pixels), torch.tensor(labels), bad)
 
     def _decoded(self, source: Any) -> Image.Image:
         mode = self._transform.mode
@@ -170,16 +167,3 @@ class ImageReader:
             return image.convert(mode)
         image.load()
         return image
-
-
-def _with_substitutes(
-    pixels: list[np.ndarray | None], labels: list[int], bad: list[BadImage]
-) -> tuple[list[np.ndarray | None], list[int]]:
-    """Each image that is missing replaced by the next one of the part, so that a step keeps its size."""
-    good = [place for place, image in enumerate(pixels) if image is not None]
-    if not good:
-        raise RunError(
-            f'{bad[0].name}: cannot be decoded ({bad[0].reason}), nor any other image of its step; repair them'
-        )
-    places = [next((other for other in good if other >= place), good[0]) for place in range(len(pixels))]
-    return [pixels[place] for place in places], [labels[place] for place in places]

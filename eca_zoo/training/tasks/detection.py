@@ -9,7 +9,6 @@ from torch import nn
 
 from eca_zoo.detection.coco_images import CocoSet
 from eca_zoo.detection.evaluation.detector_spec import DetectorSettings, DetectorSpec
-from eca_zoo.detection.evaluation.matching import toolbox_masks
 from eca_zoo.detection.evaluation.run import evaluate_detectors
 from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.errors import InputError
@@ -65,9 +64,8 @@ class DetectionTask(Task):
         if network.has_masks:
             data.annotations.check_masks()
         self._reader = DetectionReader(
-            data, self._objects, network.transform, recipe.hflip, recipe.seed,
-            toolbox_masks() if network.has_masks else None,
-        )  # fmt: skip
+            data, self._objects, network.transform, recipe.hflip, recipe.seed, network.has_masks
+        )
 
     def __len__(self) -> int:
         return len(self._objects)

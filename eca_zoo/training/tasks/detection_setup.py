@@ -16,11 +16,13 @@ from eca_zoo.detection.networks.detectors import Detector
 from eca_zoo.detection.networks.registry import (
     SYSTEMS,
     create_detector,
+    depends_on_classes,
     list_detector_architectures,
+    load_but_classes,
 )
 from eca_zoo.errors import InputError
 from eca_zoo.harness.machine.processes import Processes
-from eca_zoo.harness.networks.user_checkpoint import read_checkpoint
+from eca_zoo.harness.networks.user_checkpoint import misfits, read_checkpoint
 from eca_zoo.training.data.objects import TrainingObjects
 from eca_zoo.training.data.order import random_state_kept, seed_all
 from eca_zoo.training.network import freeze
@@ -28,11 +30,11 @@ from eca_zoo.training.norms import gradient_group, with_shared_norms
 from eca_zoo.training.recipes.recipe import ChosenRecipe, Recipe
 from eca_zoo.training.tasks.classification_setup import check_backend, check_shares
 from eca_zoo.training.tasks.detection import DetectionTask, ValidationSet
+from eca_zoo.weights.convert.key_maps import rename_keys
 from eca_zoo.weights.convert.recognition import is_of_detector, rename_to_fit
+from eca_zoo.weights.load import shortened
 
 _logger = logging.getLogger(__name__)
-
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -198,40 +200,23 @@ def _load(network: Detector, checkpoint: Path, model: str) -> None:
     body: Any = network.backbone.body
     expected = body.state_dict()
     state = rename_to_fit(state, expected)
-    faults = _faults(state, expected)
-    if faults:
-        more = f'; and {len(faults) - _SHOWN} more' if len(faults) > _SHOWN else ''
+    # What the features do not need, such as the classifier, is left out.
+    state = {key: tensor for key, tensor in state.items() if key in expected}
+    if faults := misfits(state, expected):
         raise InputError(
-            f'{checkpoint}: it does not fit the backbone of {model}: {"; ".join(faults[:_SHOWN])}{more}; name a '
-            'checkpoint of that network, of ECA-Net with the same kernel_sizes'
+            f'{checkpoint}: it does not fit the backbone of {model}: {shortened(faults)}; name a checkpoint of that '
+            'network, of ECA-Net with the same kernel_sizes'
         )
-    body.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+    body.load_state_dict(state, strict=False)
 
 
 def _load_detector(network: Detector, state: dict[str, torch.Tensor], checkpoint: Path, model: str) -> None:
-    expected = network.state_dict()
     architecture = next((one for one in list_detector_architectures() if one.name == model.partition('.')[0]), None)
     if architecture is not None:
-        state = {architecture.rename_key(key): tensor for key, tensor in state.items()}
-    faults = [fault for fault in _faults(state, expected) if not fault.startswith(_HEADS)]
-    if faults:
-        raise InputError(f'{checkpoint}: these are not weights of {model}: {"; ".join(faults[:_SHOWN])}')
-    fitting = {key: state[key] for key in expected if key in state and state[key].shape == expected[key].shape}
-    network.load_state_dict(fitting, strict=False)
-
-
-# Tensors whose shape depends on the number of classes.
-_HEADS = (
-    'roi_heads.box_predictor.', 'roi_heads.mask_predictor.mask_fcn_logits.', 'head.classification_head.cls_logits.',
-)  # fmt: skip
-
-
-def _faults(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
-    """Tensors that are missing or have another shape; counters of batches may be missing."""
-    faults = []
-    for key, tensor in expected.items():
-        if key not in state:
-            faults += [] if key.endswith('num_batches_tracked') else [f'{key} is missing']
-        elif state[key].shape != tensor.shape:
-            faults.append(f'{key} has shape {list(state[key].shape)} instead of {list(tensor.shape)}')
-    return faults
+        state = rename_keys(state, architecture.rename_key)
+    others = {key: tensor for key, tensor in state.items() if not depends_on_classes(key)}
+    expected = {key: tensor for key, tensor in network.state_dict().items() if not depends_on_classes(key)}
+    if faults := misfits(others, expected):
+        raise InputError(f'{checkpoint}: these are not weights of {model}: {shortened(faults)}')
+    own = network.state_dict()
+    load_but_classes(network, {key: tensor for key, tensor in state.items() if key in own})
