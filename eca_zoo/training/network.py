@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -12,13 +13,16 @@ from torch import nn
 import eca_zoo.models  # noqa: F401  (registers the networks)
 from eca_zoo.errors import EcaZooError, InputError, RunError, one_line
 from eca_zoo.harness.networks.building import create_network
+from eca_zoo.harness.networks.user_checkpoint import is_counter, misfits, read_checkpoint
 from eca_zoo.training.data.order import random_state_kept, seed_all
 from eca_zoo.training.recipes.recipe import Recipe
+from eca_zoo.weights.convert.recognition import is_of_detector, rename_to_fit
+from eca_zoo.weights.load import shortened
 
 _CLASSIFIER_DEVIATION = 0.01
 
 
-def build_network(name: str, num_classes: int, recipe: Recipe, checkpoint: Any = None) -> nn.Module:
+def build_network(name: str, num_classes: int, recipe: Recipe, checkpoint: Path | None = None) -> nn.Module:
     """The network ``name`` with the first weights that the recipe asks for, on the CPU; equal seeds give equal ones.
 
     Args:
@@ -37,13 +41,13 @@ def build_network(name: str, num_classes: int, recipe: Recipe, checkpoint: Any =
         'bn_eps': recipe.bn_eps, **(recipe.model_kwargs or {}),
     }  # fmt: skip
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    if checkpoint is not None:
-        # timm adapts classifier and stem of what it loads as its own weights.
-        kwargs['pretrained_cfg_overlay'] = {'file': str(checkpoint), 'num_classes': -1}
     pretrained = recipe.pretrained or checkpoint is not None
     with random_state_kept():
         seed_all(recipe.seed)
-        network = _created(name, recipe, kwargs, pretrained)
+        if checkpoint is None:
+            network = _created(name, recipe, kwargs, pretrained)
+        else:
+            network = _created_from(checkpoint, name, recipe, kwargs)
         if recipe.init == 'authors' and not pretrained:
             _check_authors(network, name)
             if isinstance(network, EfficientNet):
@@ -70,6 +74,36 @@ def _created(name: str, recipe: Recipe, kwargs: dict[str, Any], pretrained: bool
     except Exception as error:
         check_known(name)
         raise RunError(f'{name}: cannot be built: {one_line(error)}') from error
+
+
+def _created_from(checkpoint: Path, name: str, recipe: Recipe, kwargs: dict[str, Any]) -> Any:
+    """The network with the weights of a file; a classifier of other classes, or none, leaves the first weights there.
+
+    timm loads them as its own weights, so that what depends on channels and image size is adapted.
+
+    Raises:
+        InputError: the file is missing, damaged, would run code, or holds another network.
+    """
+    state = read_checkpoint(checkpoint, setting='--initial-checkpoint').state
+    first = _created(name, recipe, kwargs, pretrained=False)
+    own = first.state_dict()
+    if is_of_detector(state) and not is_of_detector(own):
+        raise InputError(f'{checkpoint}: it holds a detector, and {name} is a classifier; name one of a classifier')
+    state = rename_to_fit(state, own)
+    heads = first.pretrained_cfg.get('classifier') or ()
+    heads = tuple(f'{head}.' for head in ([heads] if isinstance(heads, str) else heads))
+    for key, tensor in own.items():
+        is_head, is_there = key.startswith(heads), key in state
+        if (is_head and not (is_there and state[key].shape == tensor.shape)) or (is_counter(key) and not is_there):
+            state[key] = tensor
+    overlay = {'state_dict': state, 'source': '', 'num_classes': kwargs['num_classes'], 'label_offset': 0}
+    try:
+        network = create_network(name, recipe.img_size, {**kwargs, 'pretrained_cfg_overlay': overlay}, pretrained=True)
+    except RuntimeError as error:
+        reason = shortened(misfits(state, own)) or one_line(error)
+        raise InputError(f'{checkpoint}: these are not weights of {name}: {reason}') from error
+    network.pretrained_cfg = network.default_cfg = first.pretrained_cfg  # without the tensors
+    return network
 
 
 def check_known(name: str) -> None:

@@ -17,6 +17,7 @@ from eca_zoo.harness.accuracy.evaluation import handler_of_children_kept
 from eca_zoo.harness.machine.environment import describe_environment
 from eca_zoo.harness.machine.flags import numeric_flags
 from eca_zoo.harness.machine.processes import Processes, agreed, from_main
+from eca_zoo.harness.networks.pretrained import state_sha256
 from eca_zoo.harness.resume.journal import differences_between
 from eca_zoo.harness.resume.lock import RunLock
 from eca_zoo.harness.resume.signals import StopRequest
@@ -243,6 +244,7 @@ def run_identity(task: Task, chosen: ChosenRecipe, device: torch.device, process
         'model': task.title,
         'recipe': dataclasses.asdict(chosen.recipe),
         'data': task.fingerprints(),
+        'first_weights_sha256': state_sha256(task.network),
         'processes': processes.world_size,
         'threads': torch.get_num_threads(),
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type,

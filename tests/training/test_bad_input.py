@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 import eca_zoo
 from eca_zoo.cli import main
@@ -239,3 +241,29 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(tmp_path
     assert not list(out.glob('.*.tmp'))
     full = False
     assert main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0', '--save-every', '1steps']) == 0
+
+
+def _saved(path, name, **options):
+    torch.save(timm.create_model(name, **options).state_dict(), path)
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda path: None, 'there is no such checkpoint; check --initial-checkpoint'),
+        (lambda path: path.write_bytes(b'x'), 'not a PyTorch checkpoint, or damaged'),
+        (lambda path: _saved(path, 'eca_resnet18'), 'these are not weights of test_eca_resnet: '),
+        (lambda path: torch.save({'backbone.body.conv1.weight': torch.zeros(1)}, path), 'it holds a detector'),
+    ],
+    ids=['missing', 'broken', 'of_another_network', 'of_a_detector'],
+)
+def test_first_weights_that_cannot_be_used_are_named(tmp_path, data, capsys, make, message):
+    path = tmp_path / 'first.pth'
+    make(path)
+    code, line = fails(
+        capsys, write_recipe(tmp_path, SMALL), '--data-dir', data, '--run-dir', tmp_path / 'out',
+        '--initial-checkpoint', path,
+    )  # fmt: skip
+    assert code == 2
+    assert line.startswith(f'{path}: {message}'), line
+    assert not (tmp_path / 'out').exists()

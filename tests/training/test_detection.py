@@ -236,7 +236,7 @@ def _bad_images(folder):
         (None, None, ['-vb', '2'], '--validation-batch-size is for classifiers'),
         (None, None, ['--model-kwargs', 'min_sise=3'], "a detector has no option 'min_sise'; the nearest are min_size"),
         (None, None, ['--train-split', 'trian'], 'instances_train'),
-        (None, None, ['--initial-checkpoint', 'none.pth'], 'none.pth: there is no such checkpoint'),
+        (None, None, ['--initial-checkpoint', 'none.pth'], 'none.pth: there is no such checkpoint; check --initial-'),
         (None, _other_categories, [], 'its categories are not those of'),
         (None, _no_boxes, [], 'none of its 8 images has a box to be trained on'),
         (None, _no_masks, [], 'it has no segmentation'),

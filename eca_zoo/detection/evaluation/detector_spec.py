@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from eca_zoo.detection.networks.registry import (
 from eca_zoo.errors import InputError
 from eca_zoo.files import hash_file
 from eca_zoo.harness.machine.devices import check_precision, parameter_dtype, parse_precision, resolve_device
+from eca_zoo.harness.networks.pretrained import state_sha256
 from eca_zoo.harness.networks.user_checkpoint import read_checkpoint
 from eca_zoo.models import optimize_for_inference
 from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
@@ -156,12 +156,7 @@ def weights_identity(spec: DetectorSpec) -> dict[str, Any]:
     """What identifies the weights of a detector before they are loaded."""
     identity: dict[str, Any] = {'name': spec.name, 'options': {key: repr(v) for key, v in sorted(spec.options.items())}}
     if spec.module is not None:
-        hasher = hashlib.sha256()
-        for key, tensor in sorted(spec.module.state_dict().items()):
-            hasher.update(
-                key.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            )
-        return identity | {'state_sha256': hasher.hexdigest()}
+        return identity | {'state_sha256': state_sha256(spec.module)}
     if spec.checkpoint is not None:
         return identity | {'sha256': hash_file(spec.checkpoint)[0] if spec.checkpoint.is_file() else None}
     return identity | {'sha256': _published_sha256(spec.name)}

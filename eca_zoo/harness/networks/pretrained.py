@@ -86,7 +86,7 @@ def weights_identity(spec: ModelSpec) -> dict[str, Any]:
         InputError: the checkpoint cannot be read.
     """
     if spec.module is not None:
-        return {'name': spec.name, 'state_sha256': _state_sha256(spec.module)}
+        return {'name': spec.name, 'state_sha256': state_sha256(spec.module)}
     place: dict[str, Any] = {'name': spec.name, 'pretrained': spec.pretrained, 'weights_sha256': weights_sha256(spec)}
     if place['weights_sha256'] is None and spec.pretrained:
         cfg = pretrained_cfg(spec)
@@ -125,7 +125,7 @@ def weights_sha256(spec: ModelSpec) -> str | None:
     return entry.checkpoint.sha256 if entry is not None and entry.checkpoint is not None else None
 
 
-def _state_sha256(module: nn.Module) -> str:
+def state_sha256(module: nn.Module) -> str:
     """SHA-256 over names, types, shapes and values of a network's state."""
     digest = hashlib.sha256()
     for key, tensor in module.state_dict().items():

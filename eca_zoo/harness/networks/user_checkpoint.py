@@ -24,7 +24,7 @@ _SHOWN = 3
 SUFFIXES = ('.safetensors', '.pth.tar', '.pth', '.pt', '.bin', '.ckpt')
 
 
-def read_checkpoint(path: Path, use_ema: bool = False) -> UntrustedFile:
+def read_checkpoint(path: Path, use_ema: bool = False, setting: str = '--checkpoint') -> UntrustedFile:
     """The tensors of a user's checkpoint, read without executing anything.
 
     safetensors and PyTorch's containers (bare state dicts and training checkpoints) are understood.
@@ -32,12 +32,13 @@ def read_checkpoint(path: Path, use_ema: bool = False) -> UntrustedFile:
     Args:
         path: the checkpoint.
         use_ema: take the averaged weights of a training checkpoint.
+        setting: what names it, for messages.
 
     Raises:
         InputError: the file is missing, damaged, or would run code.
     """
     if not path.exists():
-        raise InputError(f'{path}: there is no such checkpoint; check --checkpoint')
+        raise InputError(f'{path}: there is no such checkpoint; check {setting}')
     # timm's training checkpoints hold their arguments.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return read_untrusted(path, use_ema)
@@ -105,12 +106,17 @@ def fill(module: nn.Module, file: UntrustedFile, path: Path, title: str) -> None
     module.load_state_dict(state, strict=False)
 
 
+def is_counter(key: str) -> bool:
+    """Whether it counts the batches of a norm: old checkpoints lack such, and they have no part in evaluation."""
+    return key.endswith(_COUNTER)
+
+
 def misfits(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
     """What keeps ``state`` from being loaded as ``expected``, of any type; counters of batches may be missing."""
     problems = []
     for key, tensor in expected.items():
         if key not in state:
-            if not key.endswith(_COUNTER):
+            if not is_counter(key):
                 problems.append(f'missing {key}')
         elif state[key].shape != tensor.shape:
             problems.append(f'{key} has shape {list(state[key].shape)} instead of {list(tensor.shape)}')

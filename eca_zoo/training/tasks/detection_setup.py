@@ -177,10 +177,14 @@ def _build(model: str, recipe: Recipe, categories: Mapping[int, str], checkpoint
             seed_all(recipe.seed)
             network = create_detector(model, recipe.pretrained, **options)
     except InputError as error:
-        more = (
-            '; or name other weights of the backbone with --initial-checkpoint, or none with --no-pretrained-backbone'
-        )
-        raise InputError(f'{error}{more if with_backbone else ""}') from error
+        if not with_backbone:
+            raise
+        with torch.device('meta'):  # says what has nothing to do with the weights
+            create_detector(model, recipe.pretrained, **{**options, 'pretrained_backbone': False})
+        raise InputError(
+            f'{error}; or name other weights of the backbone with --initial-checkpoint, or none with '
+            '--no-pretrained-backbone'
+        ) from error
     if checkpoint is not None:
         _load(network, checkpoint, model)
     freeze(network, recipe)
@@ -193,7 +197,7 @@ def _load(network: Detector, checkpoint: Path, model: str) -> None:
     Raises:
         InputError: it is neither, or not of this network.
     """
-    state = read_checkpoint(checkpoint).state
+    state = read_checkpoint(checkpoint, setting='--initial-checkpoint').state
     if is_of_detector(state):
         _load_detector(network, state, checkpoint, model)
         return

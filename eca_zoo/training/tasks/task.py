@@ -66,7 +66,7 @@ class Task(ABC):
 
     @abstractmethod
     def fingerprints(self) -> dict[str, Any]:
-        """JSON values that fix the data and the network's first weights."""
+        """JSON values that fix the data."""
 
     def kinds(self) -> torch.Tensor:
         """(N,) int64: images of one kind are brought together where a recipe says so; here all are of one."""
