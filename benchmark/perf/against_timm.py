@@ -1,12 +1,15 @@
 """Throughputs on the CPU beside those of timm's benchmark.py, in turn, and those of the same networks in other orders.
 
-python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM [--models ...] [--batch-sizes 1 4 16] [--rounds 5] [--threads N]
+python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM [--mean] [--models ...] [--batch-sizes 1 4 16] [--rounds 5]
 python benchmark/perf/against_timm.py --orders [--models ...] [--batch-sizes 4] [--rounds 5]
 
 Both scripts are run as a user runs them, with their defaults, each time in a process of its own. `ratio` is the median
-of ours / timm's of the same round. With --orders all networks are measured by one command, in each rotation of their
-order, beside a command for each network alone: `ratio` is the median of a figure in company / alone.
-The load of the machine is printed: figures of a machine that does other work are worth nothing.
+of ours / timm's of the same round, `best` the ratio of the largest figures of all rounds. By default ours says the
+median of ten rounds and timm's script the mean of 40 steps, so that a step that the machine disturbs lowers timm's
+figure alone: with --mean ours times one round as long as those 40 steps, after as many steps of warm-up. With --orders
+all networks are measured by one command, in each rotation of their order, beside a command for each network alone:
+`ratio` is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load of the machine
+is printed: figures of a machine that does other work are worth nothing.
 """
 
 import argparse
@@ -21,6 +24,8 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODELS = ('resnet18', 'resnet50', 'mobilenetv2_100')
+# Defaults of timm's script.
+_STEPS, _WARM_UP = 40, 10
 
 
 def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
@@ -36,9 +41,10 @@ def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
             return {row['model']: float(row['infer_samples_per_sec']) for row in csv.DictReader(file)}
 
 
-def ours(models: Sequence[str], batch_size: int, threads: int | None) -> dict[str, float]:
-    """What our command says."""
-    return rates(['-m', 'eca_zoo', 'benchmark', '--model', *models, '-b', str(batch_size)], threads)
+def ours(models: Sequence[str], batch_size: int, threads: int | None, seconds: float | None = None) -> dict[str, float]:
+    """What our command says; of one round of so many ``seconds``, where they are given."""
+    one = ['--rounds', '1', '--round-seconds', f'{seconds:.3f}', '--warmup-steps', str(_WARM_UP)] if seconds else []
+    return rates(['-m', 'eca_zoo', 'benchmark', '--model', *models, '-b', str(batch_size), *one], threads)
 
 
 def timms(script: Path, model: str, batch_size: int, threads: int | None) -> float:
@@ -47,38 +53,43 @@ def timms(script: Path, model: str, batch_size: int, threads: int | None) -> flo
 
 
 def show(title: str, first: Sequence[float], second: Sequence[float]) -> None:
-    """Print medians, and the median, smallest and largest ratio of ``first`` / ``second``."""
+    """Print medians, the median, smallest and largest ratio of ``first`` / ``second``, and that of their largest."""
     ratios = [one / other for one, other in zip(first, second, strict=True)]
     print(
         f'{title:32}{statistics.median(first):12.2f}{statistics.median(second):12.2f}{statistics.median(ratios):10.3f}'
-        f'{min(ratios):10.3f}{max(ratios):10.3f}',
+        f'{min(ratios):10.3f}{max(ratios):10.3f}{max(first) / max(second):10.3f}',
         flush=True,
     )
 
 
-def measure(side: int, args: argparse.Namespace, model: str, batch_size: int) -> float:
-    """Images a second of our side (0) or timm's (1)."""
-    if side == 0:
-        return ours([model], batch_size, args.threads)[model]
-    return timms(args.checkout / 'benchmark.py', model, batch_size, args.threads)
+def heading(first: str, second: str) -> str:
+    return f'{"images/s":32}{first:>12}{second:>12}{"ratio":>10}{"min":>10}{"max":>10}{"best":>10}'
 
 
 def compare(args: argparse.Namespace) -> None:
     """Ours and timm's in turn."""
-    print(f'{"images/s":32}{"ours":>12}{"timm":>12}{"ratio":>10}{"min":>10}{"max":>10}')
+    script = args.checkout / 'benchmark.py'
+    print(heading('ours', 'timm'))
     for model in args.models:
         for batch_size in args.batch_sizes:
+            seconds = None
+            if args.mean:
+                seconds = _STEPS * batch_size / timms(script, model, batch_size, args.threads)
+            sides = (
+                lambda: ours([model], batch_size, args.threads, seconds)[model],  # noqa: B023  (called in this turn)
+                lambda: timms(script, model, batch_size, args.threads),  # noqa: B023
+            )
             figures: list[list[float]] = [[], []]
             for index in range(args.rounds):
                 # Each side is the first one in turn.
                 for side in (0, 1) if index % 2 == 0 else (1, 0):
-                    figures[side].append(measure(side, args, model, batch_size))
+                    figures[side].append(sides[side]())
             show(f'{model}, batch size {batch_size}', *figures)
 
 
 def compare_orders(args: argparse.Namespace) -> None:
     """Networks in company, in all rotations of their order, and alone."""
-    print(f'{"images/s":32}{"company":>12}{"alone":>12}{"ratio":>10}{"min":>10}{"max":>10}')
+    print(heading('company', 'alone'))
     for batch_size in args.batch_sizes:
         company: dict[tuple[str, int], list[float]] = {}
         alone: dict[str, list[float]] = {model: [] for model in args.models}
@@ -98,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkout', type=Path, nargs='?', help='of timm, with benchmark.py')
     parser.add_argument('--orders', action='store_true', help='compare orders of our networks instead')
+    parser.add_argument('--mean', action='store_true', help="ours is a mean over as many steps as timm's")
     parser.add_argument('--models', nargs='+', default=list(_MODELS))
     parser.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 4, 16])
     parser.add_argument('--rounds', type=int, default=5)

@@ -50,6 +50,17 @@ class LoopSettings:
     save_steps: int | None = None
     skip_bad_images: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no run can have.
+
+        Raises:
+            InputError: an interval is no interval.
+        """
+        for name, smallest in (('log_interval', 1), ('val_interval', 1), ('save_steps', 1), ('save_seconds', 0)):
+            value = getattr(self, name)
+            if value is not None and not value >= smallest:
+                raise InputError(f'{name} must be at least {smallest}, not {value}')
+
 
 @dataclass(frozen=True)
 class Progress:

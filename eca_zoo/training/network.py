@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def build_network(name: str, num_classes: int, recipe: Recipe, checkpoint: Path 
         checkpoint: file whose weights are loaded, the classifier's only where it has as many classes.
 
     Raises:
-        InputError: there is no such network, or its first weights are not known.
+        InputError: there is no such network, it does not take an argument, or its first weights are not known.
         RunError: it cannot be built.
     """
     kwargs: dict[str, Any] = {
@@ -71,6 +72,10 @@ def _created(name: str, recipe: Recipe, kwargs: dict[str, Any], pretrained: bool
         return create_network(name, recipe.img_size, kwargs, pretrained)
     except EcaZooError:
         raise
+    except TypeError as error:
+        if (unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is None:
+            raise RunError(f'{name}: cannot be built: {one_line(error)}') from error
+        raise InputError(f'{name}: the network takes no {unknown[1]}; leave it out') from error
     except Exception as error:
         check_known(name)
         raise RunError(f'{name}: cannot be built: {one_line(error)}') from error

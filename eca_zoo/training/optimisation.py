@@ -1,5 +1,6 @@
 """Optimiser and learning rate by timm's factories; the rate is a function of the epoch or the step alone."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         'layer_decay_min_scale': recipe.layer_decay_min_scale if recipe.layer_decay is not None else None,
     }
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             network,
             opt=recipe.opt,
             lr=learning_rate(recipe),
@@ -41,8 +42,23 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             **{key: value for key, value in optional.items() if value is not None},
             **(recipe.opt_kwargs or {}),
         )
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, IndexError) as error:
         raise InputError(f'opt: {recipe.opt} cannot be made so: {one_line(error)}') from None
+    _check_betas(optimizer, recipe)
+    return optimizer
+
+
+def _check_betas(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    if recipe.opt_betas is None:
+        return
+    inner = getattr(optimizer, '_base_optimizer', optimizer)
+    wanted = inspect.signature(type(inner)).parameters.get('betas')
+    if wanted is None:
+        raise InputError(f'opt_betas: {recipe.opt} has none; leave it out')
+    if isinstance(wanted.default, tuple) and len(wanted.default) != len(recipe.opt_betas):
+        raise InputError(
+            f'opt_betas: {recipe.opt} has {len(wanted.default)}, such as {wanted.default}, not {recipe.opt_betas}'
+        )
 
 
 def learning_rate(recipe: Recipe) -> float:

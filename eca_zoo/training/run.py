@@ -58,6 +58,15 @@ class RunSettings:
     command_line: Sequence[str] = ()
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no run can have.
+
+        Raises:
+            InputError: checkpoints are to stay after a negative number of epochs.
+        """
+        if self.checkpoint_every < 0:
+            raise InputError(f'checkpoint_every must be at least 0, not {self.checkpoint_every}')
+
 
 @dataclass(frozen=True)
 class TrainingResult:

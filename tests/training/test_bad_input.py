@@ -44,6 +44,16 @@ def fails(capsys, *arguments, workers: str = '0') -> tuple[int, str]:
         ('version: 1\nepochs: 3\nwarmup_epochs: 3\n', 'warmup_epochs: must be fewer than the 3 epochs, not 3'),
         ('version: 1\nlr: 1\nlr: 2\n', "key 'lr' occurs twice"),
         ('version: 1\nclip_grad: 0.0\n', 'clip_grad: must be above 0'),
+        ('version: 1\nlr: .nan\n', 'lr: must be finite'),
+        ('version: 1\nval_img_size: 0\n', 'val_img_size: must be at least 1, not 0'),
+        ('version: 1\nscale: [1.0, 0.5]\n', 'scale: must be two numbers above 0, the smaller one first'),
+        ('version: 1\nlr_noise: [0.2, 0.9, 0.3]\n', 'lr_noise: must be one or two fractions of the schedule'),
+        ('version: 1\ndecay_milestones: [6, 3]\n', 'decay_milestones: must be epochs from 1 that rise'),
+        ('version: 1\nstd: [0.5, 0.0, 0.5]\n', 'std: must be above 0'),
+        ('version: 1\naa: rand-foo\n', "aa: timm's policies have no section 'foo'"),
+        ('version: 1\naa: rand-foo1\n', 'aa: timm has no such policy (Unknown RandAugment config section)'),
+        ('version: 1\naa: rnad-m9\n', 'aa: timm has no such policy'),
+        ('version: 1\naa: rand-m\n', "aa: timm's policies have no section 'm'"),
     ],
 )
 def test_a_wrong_key_of_a_recipe_is_named(tmp_path, text, message):
@@ -241,6 +251,29 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(tmp_path
     assert not list(out.glob('.*.tmp'))
     full = False
     assert main(['train', *map(str, arguments), '--device', 'cpu', '-j', '0', '--save-every', '1steps']) == 0
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--val-interval', '0'], 'val_interval must be at least 1, not 0'),
+        (['--log-interval', '0'], 'log_interval must be at least 1, not 0'),
+        (['--checkpoint-every', '-1'], 'checkpoint_every must be at least 0, not -1'),
+        (['--opt', 'adamw', '--opt-betas', '0.9'], 'opt: adamw cannot be made so'),
+        (['--opt', 'adamw', '--opt-betas', '0.9', '0.8', '0.7'], 'opt_betas: adamw has 2, such as (0.9, 0.999), not'),
+        (['--opt-betas', '0.9', '0.8'], 'opt_betas: momentum has none; leave it out'),
+        (
+            ['--model', 'test_vit', '--drop-block', '0.1'],
+            'test_vit: the network takes no drop_block_rate; leave it out',
+        ),
+    ],
+)
+def test_a_flag_without_a_sense_is_named(tmp_path, data, capsys, flags, message):
+    recipe = write_recipe(tmp_path, SMALL)
+    code, line = fails(capsys, recipe, '--data-dir', data, '--run-dir', tmp_path / 'out', *flags)
+    assert code == 2
+    assert line.startswith(message), line
+    assert not (tmp_path / 'out').exists()
 
 
 def _saved(path, name, **options):

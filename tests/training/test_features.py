@@ -115,6 +115,19 @@ def test_the_average_is_timms_and_follows_the_weights(data):
         {'opt': 'adamw', 'layer_decay': 0.7, 'smoothing': 0.1, 'drop_path': 0.2},
         {'opt': 'lookahead_rmsproptf', 'reprob': 1.0, 'aa': 'augmix-m3', 'grayscale_prob': 0.5},
         {'grad_checkpointing': True, 'bce_loss': True, 'smoothing': 0.1, 'preprocess': 'fast'},
+        {'opt': 'adamw', 'opt_betas': (0.8, 0.95), 'opt_eps': 1e-6, 'weight_decay': 0.1, 'filter_bias_and_bn': False},
+        {'bce_loss': True, 'bce_sum': True, 'bce_pos_weight': 2.0, 'model_ema': True, 'model_ema_warmup': True},
+        {'drop_block': 0.1, 'head_init_scale': 0.1, 'no_aug': True},
+        {'reprob': 1.0, 'remode': 'rand', 'recount': 2, 'vflip': 0.5, 'gaussian_blur_prob': 0.5},
+        {
+            'color_jitter': 0.4,
+            'color_jitter_prob': 0.5,
+            'mixup': 0.2,
+            'mixup_prob': 0.5,
+            'cutmix': 1.0,
+            'mixup_switch_prob': 0.2,
+        },
+        {'lr': None, 'lr_base': 0.2, 'lr_base_size': 64, 'lr_base_scale': 'sqrt', 'opt': 'sgd'},
         {'cutmix_minmax': (0.2, 0.8), 'mixup_mode': 'elem', 'train_crop_mode': 'rkrc', 'train_interpolation': 'random'},
     ],
     ids=lambda asked: ' '.join(asked),
@@ -144,6 +157,11 @@ def test_gradients_are_clipped_to_their_norm(data):
     steps.run(1)
     moved = torch.cat([(a - b).flatten() for a, b in zip(steps.network.parameters(), before, strict=True)])
     assert float(moved.detach().norm()) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_norms_have_the_recipes_arguments():
+    norms = build_network('eca_mobilenetv2', 10, Recipe(bn_eps=0.5, bn_momentum=0.25)).modules()
+    assert {(norm.eps, norm.momentum) for norm in norms if isinstance(norm, nn.BatchNorm2d)} == {(0.5, 0.25)}
 
 
 def test_frozen_modules_keep_weights_and_statistics(data):
