@@ -6,7 +6,7 @@ from typing import Any
 from timm.layers import create_attn
 from timm.models import DefaultCfg, EfficientNet, EfficientNetFeatures
 from timm.models._builder import pretrained_cfg_for_features
-from timm.models._efficientnet_builder import decode_arch_def, efficientnet_init_weights
+from timm.models._efficientnet_builder import decode_arch_def, efficientnet_init_weights, resolve_bn_args
 from torch import nn
 
 from eca_zoo.models.building import KernelSizes, build_network
@@ -55,6 +55,8 @@ def _make_mobilenetv2(
     attn_layer: Any = EcaLayer,
     **kwargs: Any,
 ) -> nn.Module:
+    if norm_args := resolve_bn_args(kwargs):  # takes timm's bn_eps and bn_momentum out
+        kwargs['norm_layer'] = functools.partial(kwargs.get('norm_layer') or nn.BatchNorm2d, **norm_args)
     arguments = {'block_args': decode_arch_def(_STAGES), 'act_layer': nn.ReLU6, **kwargs}
     model: Any = network(**arguments)
     placement: dict[str, Any] = {'device': kwargs.get('device'), 'dtype': kwargs.get('dtype')}
