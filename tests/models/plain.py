@@ -14,9 +14,6 @@ import eca_zoo
 # Both kinds of residual block, and the inverted residual.
 KINDS = ['test_eca_resnet', 'eca_mobilenetv2']
 SIDE = 128
-# A bottleneck may be computed in another way above a size of its input (more pixels in the batch than eight times its
-# channels): at 128 pixels the test network's lies between these two batches.
-CASES = [('test_eca_resnet', 2), ('test_eca_resnet', 8), ('eca_mobilenetv2', 2)]
 
 _RESNETS = {
     'test_eca_resnet': {
