@@ -6,6 +6,8 @@ of this package are accepted without being there.
 
 import argparse
 import ast
+import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,19 @@ NAMES = (
 CHECKPOINTS = "checkpoint, network, zoo (the authors' six), all, pattern such as 'eca_resnet*', or text file of names"
 
 
+def seconds(text: str) -> float:
+    """A time that is not negative."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text!r} is no time in seconds')
+
+
 def add_setting(group: Any, name: str, *short: str, **options: Any) -> None:
     """Add the flag of a setting with all its names; the first of ``short`` are letters."""
     flags = [f'--{one.replace("_", "-")}' for one in (name, *TIMM_NAMES.get(name, ()))]
-    group.add_argument(*short, *flags, **options)
-    hidden = {key: value for key, value in options.items() if key not in ('default', 'help', 'required')}
+    group.add_argument(*short, *flags, **{'dest': name, **options})
+    hidden = {key: value for key, value in options.items() if key not in ('dest', 'default', 'help', 'required')}
     for earlier in EARLIER_NAMES.get(name, ()):
         flag = f'--{earlier.replace("_", "-")}'
         group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **hidden)

@@ -15,6 +15,7 @@ from eca_zoo.cli.flags import (
     add_setting,
     add_workers,
     restart_of,
+    seconds,
 )
 from eca_zoo.cli.validate_report import exit_code, report, results_file
 from eca_zoo.harness.data.data_spec import CLASS_LEVELS
@@ -192,7 +193,7 @@ def _add_output(group: Any) -> None:
     )
     add_run_dir(group, help='folder with a journal, in which a run that was killed goes on')
     group.add_argument(
-        '--record-every', metavar='S', type=float, default=5.0, help='seconds between two records in it (default: 5)'
+        '--record-every', metavar='S', type=seconds, default=5.0, help='seconds between two records in it (default: 5)'
     )
     add_restart(group)
 

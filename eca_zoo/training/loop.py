@@ -54,9 +54,10 @@ class LoopSettings:
         """Refuse what no run can have.
 
         Raises:
-            InputError: an interval is no interval.
+            InputError: a number is out of range.
         """
-        for name, smallest in (('log_interval', 1), ('val_interval', 1), ('save_steps', 1), ('save_seconds', 0)):
+        smallest_of = {'workers': 0, 'log_interval': 1, 'val_interval': 1, 'save_steps': 1, 'save_seconds': 0}
+        for name, smallest in smallest_of.items():
             value = getattr(self, name)
             if value is not None and not value >= smallest:
                 raise InputError(f'{name} must be at least {smallest}, not {value}')

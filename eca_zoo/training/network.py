@@ -56,7 +56,10 @@ def build_network(name: str, num_classes: int, recipe: Recipe, checkpoint: Path 
     if recipe.head_init_scale is not None:
         _scale_head(network, recipe.head_init_scale)
     if recipe.grad_checkpointing:
-        network.set_grad_checkpointing(True)
+        try:
+            network.set_grad_checkpointing(True)
+        except AssertionError as error:
+            raise InputError(f'grad_checkpointing: {name} cannot do it; leave it out') from error
     freeze(network, recipe)
     return network
 
@@ -72,10 +75,12 @@ def _created(name: str, recipe: Recipe, kwargs: dict[str, Any], pretrained: bool
         return create_network(name, recipe.img_size, kwargs, pretrained)
     except EcaZooError:
         raise
-    except TypeError as error:
-        if (unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is None:
-            raise RunError(f'{name}: cannot be built: {one_line(error)}') from error
-        raise InputError(f'{name}: the network takes no {unknown[1]}; leave it out') from error
+    except (TypeError, ValueError, AssertionError) as error:
+        if (unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:
+            raise InputError(f'{name}: the network takes no {unknown[1]}; leave it out') from error
+        raise InputError(
+            f"{name}: cannot be built so: {one_line(error)}; check model_kwargs and the recipe's keys of the network"
+        ) from error
     except Exception as error:
         check_known(name)
         raise RunError(f'{name}: cannot be built: {one_line(error)}') from error

@@ -84,10 +84,15 @@ def test_timms_names_and_earlier_ones_are_the_same_flag(name, other):
 
 
 def test_a_flag_of_a_recipe_says_what_its_name_says():
+    subparsers = next(action for action in build_parser()._actions if isinstance(action.choices, dict))
+    actions = {flag: action for action in subparsers.choices['train']._actions for flag in action.option_strings}
     for key, kind in get_type_hints(Recipe).items():
+        flag = f'--{key.replace("_", "-")}'
+        if key != 'data':
+            assert actions[flag].dest == key
         if kind is bool:
-            flag = f'--{key.replace("_", "-")}'
             assert getattr(build_parser().parse_args(['train', 'digits', flag]), key) is True
+    assert build_parser().parse_args(['train', 'digits', '--decay-rate', '0.5']).decay_rate == 0.5
     assert build_parser().parse_args(['train', 'digits', '--no-model-ema']).model_ema is False
 
 

@@ -45,7 +45,7 @@ def count(network, kinds):
 @pytest.fixture(scope='module', params=KINDS)
 def pair(request):
     """A network, and its form for inference."""
-    network = randomised(timm.create_model(request.param, num_classes=10))
+    network = ours_and_plain(request.param)[0]
     return network, eca_zoo.optimize_for_inference(network, SIZE)
 
 

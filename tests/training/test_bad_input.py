@@ -12,6 +12,7 @@ import torch
 import eca_zoo
 from eca_zoo.cli import main
 from eca_zoo.errors import InputError
+from eca_zoo.training.loop import LoopSettings
 from eca_zoo.training.recipes.reading import read_recipe
 from tests.training.helpers import write_recipe, write_splits
 
@@ -263,6 +264,11 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(tmp_path
         (['--opt', 'adamw', '--opt-betas', '0.9', '0.8', '0.7'], 'opt_betas: adamw has 2, such as (0.9, 0.999), not'),
         (['--opt-betas', '0.9', '0.8'], 'opt_betas: momentum has none; leave it out'),
         (
+            ['--global-pool', 'middle'],
+            'test_eca_resnet: cannot be built so: Invalid pool type: middle; check model_kwargs',
+        ),
+        (['--input-img-mode', 'ABC'], 'the model takes 3 channels, and images have 1 (L) or 3 (RGB), not those of'),
+        (
             ['--model', 'test_vit', '--drop-block', '0.1'],
             'test_vit: the network takes no drop_block_rate; leave it out',
         ),
@@ -274,6 +280,11 @@ def test_a_flag_without_a_sense_is_named(tmp_path, data, capsys, flags, message)
     assert code == 2
     assert line.startswith(message), line
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_number_of_workers_below_zero_is_named():
+    with pytest.raises(InputError, match='workers must be at least 0, not -1'):
+        LoopSettings(workers=-1)
 
 
 def _saved(path, name, **options):

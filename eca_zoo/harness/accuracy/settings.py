@@ -1,6 +1,7 @@
 """What is evaluated and how: a model with its weights, the settings, and the result."""
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 
@@ -124,6 +125,10 @@ class EvalSettings:
             raise InputError(f'input_size is channels, height and width, not {list(self.input_size)}')
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise InputError(f'crop_pct must be above 0 and at most 1, not {self.crop_pct}')
+        for name, smallest in (('mean', -math.inf), ('std', 0.0)):
+            stats = getattr(self, name)
+            if stats is not None and not all(smallest < one < math.inf for one in stats):
+                raise InputError(f'{name} must be finite{" and above 0" * (name == "std")}, not {list(stats)}')
         choices: tuple[tuple[str, tuple[str, ...]], ...] = (
             ('crop_mode', CROP_MODES),
             ('interpolation', INTERPOLATIONS),

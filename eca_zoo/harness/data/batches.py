@@ -357,7 +357,7 @@ def check_channels(channels: int, mode: str | None) -> str:
         InputError: no mode has as many channels.
     """
     mode = mode or {1: 'L', 3: 'RGB'}.get(channels)
-    with suppress(KeyError):
+    with suppress(KeyError, ValueError):  # no such mode
         if mode is not None and len(Image.new(mode, (1, 1)).getbands()) == channels:
             return mode
     raise InputError(

@@ -52,7 +52,7 @@ class ModelSpec:
         """Give ``num_classes`` and ``in_chans`` one place.
 
         Raises:
-            InputError: they are given twice, and differ.
+            InputError: they are given twice, and differ, or there are no channels.
         """
         kwargs = dict(self.model_kwargs)
         for name in ('num_classes', 'in_chans'):
@@ -63,6 +63,8 @@ class ModelSpec:
                     f'{self.title}: {flag} {own} and --model-kwargs {name}={given} differ; give one of them'
                 )
             object.__setattr__(self, name, own if given is None else given)
+        if self.in_chans is not None and self.in_chans < 1:
+            raise InputError(f'{self.title}: in_chans must be at least 1, not {self.in_chans}')
         object.__setattr__(self, 'model_kwargs', kwargs)
 
     @property

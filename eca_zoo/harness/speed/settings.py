@@ -1,6 +1,7 @@
 """How a throughput is measured."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,7 @@ class ThroughputSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f'{name} must be at least 1, not {value}')
-        if self.warmup_steps < 0 or self.round_seconds < 0:
+        if self.warmup_steps < 0 or not 0 <= self.round_seconds < math.inf:
             raise InputError('warmup_steps and round_seconds must not be negative')
         if self.backend not in BACKENDS:
             raise InputError(f'backend {self.backend!r} is unknown; use one of {", ".join(BACKENDS)}')

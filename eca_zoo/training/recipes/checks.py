@@ -53,6 +53,8 @@ def check(recipe: Recipe) -> None:
         raise _error(recipe, 'decay_milestones', 'multistep needs some')
     if recipe.warmup_epochs >= recipe.epochs and not recipe.warmup_prefix:
         raise _error(recipe, 'warmup_epochs', f'must be fewer than the {recipe.epochs} epochs')
+    if recipe.global_pool == '':
+        raise InputError('global_pool: a classifier needs one; name it, such as avg, or leave it out')
     if recipe.aa:
         _check_policy(recipe)
 

@@ -286,6 +286,8 @@ def test_one_title_twice_is_refused(folder, checkpoint):
     ('change', 'message'),
     [
         ({'batch_size': 0}, 'batch_size must be at least 1, not 0'),
+        ({'std': (0.5, 0.0, 0.5)}, 'std must be finite and above 0, not'),
+        ({'mean': (float('nan'),)}, 'mean must be finite, not'),
         ({'workers': -1}, 'workers must not be negative, not -1'),
         ({'crop_pct': 1.5}, 'crop_pct must be above 0 and at most 1, not 1.5'),
         ({'interpolation': 'cubic'}, "interpolation 'cubic' is unknown; use one of bilinear"),

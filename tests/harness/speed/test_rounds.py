@@ -226,6 +226,7 @@ def test_a_device_that_is_not_there_is_one_clear_line():
         ({'precision': 'tf32'}, 'precision tf32 exists on CUDA alone, not on cpu; use fp32 or bf16'),
         ({'batch_size': 0}, 'batch_size must be at least 1, not 0'),
         ({'rounds': 0}, 'rounds must be at least 1, not 0'),
+        ({'round_seconds': float('nan')}, 'warmup_steps and round_seconds must not be negative'),
         ({'backend': 'tvm'}, "backend 'tvm' is unknown; use one of torch, onnxruntime, openvino"),
         ({'train': True, 'fuse': True}, 'training steps run in torch and with their batch norms and branches'),
         ({'train': True, 'reparameterize': True}, 'training steps run in torch and with their'),
