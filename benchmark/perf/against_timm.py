@@ -1,19 +1,22 @@
 """Throughputs on the CPU beside those of timm's benchmark.py, in turn, and those of the same networks in other orders.
 
-python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM [--mean] [--models ...] [--batch-sizes 1 4 16] [--rounds 5]
+python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM [--models ...] [--batch-sizes 1 4 16] [--rounds 5]
+python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM --close [--models ...] [--batch-sizes 1 4 16] [--rounds 60]
 python benchmark/perf/against_timm.py --orders [--models ...] [--batch-sizes 4] [--rounds 5]
 
 Both scripts are run as a user runs them, with their defaults, each time in a process of its own. `ratio` is the median
-of ours / timm's of the same round, `best` the ratio of the largest figures of all rounds. By default ours says the
-median of ten rounds and timm's script the mean of 40 steps, so that a step that the machine disturbs lowers timm's
-figure alone: with --mean ours times one round as long as those 40 steps, after as many steps of warm-up. With --orders
-all networks are measured by one command, in each rotation of their order, beside a command for each network alone:
-`ratio` is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load of the machine
-is printed: figures of a machine that does other work are worth nothing.
+of ours / timm's of the same round, `best` the ratio of the largest figures of all rounds. A machine whose own speed
+moves more than the two differ needs --close: a process of each side stays, ours as the command makes it and one with
+the runner of timm's script, and they time half a second each in turn, as many steps on both sides. With --orders all
+networks are measured by one command, in each rotation of their order, beside a command for each network alone: `ratio`
+is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load of the machine is
+printed: figures of a machine that does other work are worth nothing.
 """
 
 import argparse
 import csv
+import importlib.util
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -21,11 +24,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.speed.own_process import OwnProcess, launcher_of
+from eca_zoo.harness.speed.settings import ThroughputSettings
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODELS = ('resnet18', 'resnet50', 'mobilenetv2_100')
-# Defaults of timm's script.
-_STEPS, _WARM_UP = 40, 10
 
 
 def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
@@ -41,10 +47,9 @@ def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
             return {row['model']: float(row['infer_samples_per_sec']) for row in csv.DictReader(file)}
 
 
-def ours(models: Sequence[str], batch_size: int, threads: int | None, seconds: float | None = None) -> dict[str, float]:
-    """What our command says; of one round of so many ``seconds``, where they are given."""
-    one = ['--rounds', '1', '--round-seconds', f'{seconds:.3f}', '--warmup-steps', str(_WARM_UP)] if seconds else []
-    return rates(['-m', 'eca_zoo', 'benchmark', '--model', *models, '-b', str(batch_size), *one], threads)
+def ours(models: Sequence[str], batch_size: int, threads: int | None) -> dict[str, float]:
+    """What our command says."""
+    return rates(['-m', 'eca_zoo', 'benchmark', '--model', *models, '-b', str(batch_size)], threads)
 
 
 def timms(script: Path, model: str, batch_size: int, threads: int | None) -> float:
@@ -66,24 +71,73 @@ def heading(first: str, second: str) -> str:
     return f'{"images/s":32}{first:>12}{second:>12}{"ratio":>10}{"min":>10}{"max":>10}{"best":>10}'
 
 
+def measure(side: int, args: argparse.Namespace, model: str, batch_size: int) -> float:
+    """Images a second of our side (0) or timm's (1)."""
+    if side == 0:
+        return ours([model], batch_size, args.threads)[model]
+    return timms(args.checkout / 'benchmark.py', model, batch_size, args.threads)
+
+
 def compare(args: argparse.Namespace) -> None:
     """Ours and timm's in turn."""
-    script = args.checkout / 'benchmark.py'
     print(heading('ours', 'timm'))
     for model in args.models:
         for batch_size in args.batch_sizes:
-            seconds = None
-            if args.mean:
-                seconds = _STEPS * batch_size / timms(script, model, batch_size, args.threads)
-            sides = (
-                lambda: ours([model], batch_size, args.threads, seconds)[model],  # noqa: B023  (called in this turn)
-                lambda: timms(script, model, batch_size, args.threads),  # noqa: B023
-            )
             figures: list[list[float]] = [[], []]
             for index in range(args.rounds):
                 # Each side is the first one in turn.
                 for side in (0, 1) if index % 2 == 0 else (1, 0):
-                    figures[side].append(sides[side]())
+                    figures[side].append(measure(side, args, model, batch_size))
+            show(f'{model}, batch size {batch_size}', *figures)
+
+
+def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> None:
+    """Answer each number of steps with the images a second of timm's runner, in a process of its own."""
+    spec = importlib.util.spec_from_file_location('timms_benchmark', script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    runner = module.InferenceBenchmarkRunner(model_name=model, device='cpu', batch_size=batch_size)
+    runner.log_freq = sys.maxsize
+    for steps in iter(connection.recv, None):
+        runner.num_bench_iter = steps
+        connection.send(runner.run()['samples_per_sec'])
+        runner.num_warm_iter = 1
+
+
+def compare_closely(args: argparse.Namespace) -> None:
+    """Ours and timm's in turn, half a second each, in processes that stay."""
+    if args.threads:
+        os.environ['OMP_NUM_THREADS'] = str(args.threads)
+    print(heading('ours', 'timm'))
+    for model in args.models:
+        for batch_size in args.batch_sizes:
+            settings = ThroughputSettings(device='cpu', batch_size=batch_size, threads=args.threads).checked()
+            connection, other = multiprocessing.get_context('spawn').Pipe()
+            process = multiprocessing.get_context('spawn').Process(
+                target=serve_timms, args=(other, args.checkout / 'benchmark.py', model, batch_size)
+            )
+            process.start()
+            with launcher_of(settings) as launcher:
+                own = OwnProcess(ModelSpec(model), settings, launcher)
+                own.start()
+                own.warm_up()
+                steps = len(own.time_round())
+                connection.send(steps)
+                connection.recv()
+                figures: list[list[float]] = [[], []]
+                for index in range(args.rounds):
+                    for side in (0, 1) if index % 2 == 0 else (1, 0):
+                        if side:
+                            connection.send(steps)
+                            figures[1].append(connection.recv())
+                        else:
+                            seconds = own.time_round()
+                            figures[0].append(batch_size * len(seconds) / sum(seconds))
+                own.close()
+            connection.send(None)
+            process.join()
             show(f'{model}, batch size {batch_size}', *figures)
 
 
@@ -108,17 +162,18 @@ def compare_orders(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkout', type=Path, nargs='?', help='of timm, with benchmark.py')
+    parser.add_argument('--close', action='store_true', help='half a second of each in turn')
     parser.add_argument('--orders', action='store_true', help='compare orders of our networks instead')
-    parser.add_argument('--mean', action='store_true', help="ours is a mean over as many steps as timm's")
     parser.add_argument('--models', nargs='+', default=list(_MODELS))
     parser.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 4, 16])
-    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--rounds', type=int, help='default: 60 of --close, else 5')
     parser.add_argument('--threads', type=int, help="of the CPU, for both (default: PyTorch's choice)")
     args = parser.parse_args()
     if not args.orders and args.checkout is None:
         parser.error('name a checkout of timm, or --orders')
+    args.rounds = args.rounds or (60 if args.close else 5)
     print(f'{os.cpu_count()} processors, load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')
-    (compare_orders if args.orders else compare)(args)
+    (compare_orders if args.orders else compare_closely if args.close else compare)(args)
     print(f'load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')
 
 
