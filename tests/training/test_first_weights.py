@@ -61,6 +61,18 @@ def test_position_embeddings_follow_the_image_size(tmp_path):
     assert network.pos_embed.shape[1] == 36 + 1
 
 
+def test_a_network_whose_name_stands_for_other_classes_is_validated_on_those_of_the_data(tmp_path):
+    """test_resnet has 1,000 classes by its cfg; the digits have ten."""
+    recipe, data = write_recipe(tmp_path, SMALL), write_splits(tmp_path / 'digits', 30)
+    save_file(_source('test_resnet', 1000), tmp_path / 'first.safetensors')
+    for first in (None, tmp_path / 'first.safetensors'):
+        log = eca_zoo.train(
+            recipe, 'test_resnet', data, tmp_path / f'out {first is None}', device='cpu', workers=0,
+            initial_checkpoint=first,
+        )  # fmt: skip
+        assert log['num_images'].iloc[-1] == 10
+
+
 def test_a_training_begins_at_the_weights_of_another_and_goes_on_with_no_others(tmp_path):
     """From end to end, with validation: without a rate the weights stay those of the file."""
     state = _source('test_eca_resnet', 10)

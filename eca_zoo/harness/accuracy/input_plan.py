@@ -94,7 +94,8 @@ def plan_input(spec: ModelSpec, settings: EvalSettings, mode: str | None = None)
     fixed = cfg.get('fixed_input_size') and tuple(size[1:]) != tuple(own[1:])
     num_classes = spec.num_classes
     if num_classes is None and spec.checkpoint is None:
-        num_classes = cfg.get('num_classes')
+        # A module's cfg is of the weights that its name stands for, whose classes may be others.
+        num_classes = getattr(spec.module, 'num_classes', None) or cfg.get('num_classes')
     return InputPlan(pixels, mean, std, test_pool, size[-1] if fixed else None, num_classes, cfg)
 
 

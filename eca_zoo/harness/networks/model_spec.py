@@ -1,6 +1,7 @@
 """A model as a user names it: what is built, and where its weights come from."""
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class ModelSpec:
         """Give ``num_classes`` and ``in_chans`` one place.
 
         Raises:
-            InputError: they are given twice, and differ, or there are no channels.
+            InputError: they are given twice, and differ, or are no such numbers.
         """
         kwargs = dict(self.model_kwargs)
         for name in ('num_classes', 'in_chans'):
@@ -63,8 +64,11 @@ class ModelSpec:
                     f'{self.title}: {flag} {own} and --model-kwargs {name}={given} differ; give one of them'
                 )
             object.__setattr__(self, name, own if given is None else given)
-        if self.in_chans is not None and self.in_chans < 1:
-            raise InputError(f'{self.title}: in_chans must be at least 1, not {self.in_chans}')
+        for name, smallest in (('num_classes', None), ('in_chans', 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, Integral) or (smallest is not None and value < smallest)):
+                least = f' from {smallest}' if smallest is not None else ''
+                raise InputError(f'{self.title}: {name} must be an integer{least}, not {value!r}')
         object.__setattr__(self, 'model_kwargs', kwargs)
 
     @property
