@@ -1,16 +1,17 @@
 """Throughputs on the CPU beside those of timm's benchmark.py, in turn, and those of the same networks in other orders.
 
 python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM [--models ...] [--batch-sizes 1 4 16] [--rounds 5]
-python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM --close [--models ...] [--batch-sizes 1 4 16] [--rounds 60]
+python benchmark/perf/against_timm.py CHECKOUT_OF_TIMM --close [--models ...] [--batch-sizes 1 4 16] [--rounds 20]
 python benchmark/perf/against_timm.py --orders [--models ...] [--batch-sizes 4] [--rounds 5]
 
 Both scripts are run as a user runs them, with their defaults, each time in a process of its own. `ratio` is the median
-of ours / timm's of the same round, `best` the ratio of the largest figures of all rounds. A machine whose own speed
-moves more than the two differ needs --close: a process of each side stays, ours as the command makes it and one with
-the runner of timm's script, and they time half a second each in turn, as many steps on both sides. With --orders all
-networks are measured by one command, in each rotation of their order, beside a command for each network alone: `ratio`
-is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load of the machine is
-printed: figures of a machine that does other work are worth nothing.
+of ours / timm's of the same round, `means` the ratio of the means. A machine whose own speed moves more than the two
+differ needs --close: each round has a new process of each side, ours as the command makes it and one with the runner of
+timm's script, which time half a second each in turn, as many steps on both sides. A process of its own for each round,
+because tensors fall into the memory of each in another way, which moves a figure by more than the two sides differ.
+With --orders all networks are measured by one command, in each rotation of their order, beside a command for each
+network alone: `ratio` is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load
+of the machine is printed: figures of a machine that does other work are worth nothing.
 """
 
 import argparse
@@ -26,12 +27,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.own_process import OwnProcess, launcher_of
 from eca_zoo.harness.speed.settings import ThroughputSettings
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODELS = ('resnet18', 'resnet50', 'mobilenetv2_100')
+# Of each side in a round of --close.
+_TURNS = 2
 
 
 def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
@@ -58,17 +63,17 @@ def timms(script: Path, model: str, batch_size: int, threads: int | None) -> flo
 
 
 def show(title: str, first: Sequence[float], second: Sequence[float]) -> None:
-    """Print medians, the median, smallest and largest ratio of ``first`` / ``second``, and that of their largest."""
+    """Print medians, the median, smallest and largest ratio of ``first`` / ``second``, and that of their means."""
     ratios = [one / other for one, other in zip(first, second, strict=True)]
     print(
         f'{title:32}{statistics.median(first):12.2f}{statistics.median(second):12.2f}{statistics.median(ratios):10.3f}'
-        f'{min(ratios):10.3f}{max(ratios):10.3f}{max(first) / max(second):10.3f}',
+        f'{min(ratios):10.3f}{max(ratios):10.3f}{statistics.mean(first) / statistics.mean(second):10.3f}',
         flush=True,
     )
 
 
 def heading(first: str, second: str) -> str:
-    return f'{"images/s":32}{first:>12}{second:>12}{"ratio":>10}{"min":>10}{"max":>10}{"best":>10}'
+    return f'{"images/s":32}{first:>12}{second:>12}{"ratio":>10}{"min":>10}{"max":>10}{"means":>10}'
 
 
 def measure(side: int, args: argparse.Namespace, model: str, batch_size: int) -> float:
@@ -92,7 +97,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> None:
-    """Answer each number of steps with the images a second of timm's runner, in a process of its own."""
+    """Answer each number of steps with the seconds that timm's runner takes for them, in a process of its own."""
     spec = importlib.util.spec_from_file_location('timms_benchmark', script)
     assert spec is not None
     assert spec.loader is not None
@@ -100,50 +105,61 @@ def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> N
     spec.loader.exec_module(module)
     runner = module.InferenceBenchmarkRunner(model_name=model, device='cpu', batch_size=batch_size)
     runner.log_freq = sys.maxsize
+    runner.num_warm_iter = 1  # likewise, see after_a_step
+    with torch.inference_mode():
+        runner._init_input()
+    # One run of the script has the same images from its first step to its last.
+    runner._init_input = lambda: None
+    connection.send(None)
     for steps in iter(connection.recv, None):
         runner.num_bench_iter = steps
-        connection.send(runner.run()['samples_per_sec'])
-        runner.num_warm_iter = 1  # likewise, see after_a_step
+        connection.send(steps * batch_size / runner.run()['samples_per_sec'])
 
 
 def after_a_step(own: OwnProcess) -> list[float]:
-    """Seconds of the steps of our round, without one in which the other side's data leaves the caches."""
+    """Seconds of the steps of our turn, without one in which the other side's data leaves the caches."""
     return own.time_round()[1:] or own.time_round()
 
 
+def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first: bool) -> tuple[float, float]:
+    """Images a second of our side and timm's, in a new process each."""
+    settings = ThroughputSettings(device='cpu', batch_size=batch_size, threads=args.threads).checked()
+    connection, other = multiprocessing.get_context('spawn').Pipe()
+    script = args.checkout / 'benchmark.py'
+    process = multiprocessing.get_context('spawn').Process(target=serve_timms, args=(other, script, model, batch_size))
+    process.start()
+    seconds = [0.0, 0.0]
+    with launcher_of(settings) as launcher:
+        own = OwnProcess(ModelSpec(model), settings, launcher)
+        own.start()
+        connection.recv()
+        own.warm_up()
+        steps = len(after_a_step(own))
+        connection.send(steps)  # its warm-up
+        connection.recv()
+        for turn in range(_TURNS):
+            for side in (0, 1) if ours_first == (turn % 2 == 0) else (1, 0):
+                if side:
+                    connection.send(steps)
+                    seconds[1] += connection.recv()
+                else:
+                    seconds[0] += sum(after_a_step(own))
+        own.close()
+    connection.send(None)
+    process.join()
+    images = _TURNS * steps * batch_size
+    return images / seconds[0], images / seconds[1]
+
+
 def compare_closely(args: argparse.Namespace) -> None:
-    """Ours and timm's in turn, half a second each, in processes that stay."""
+    """Ours and timm's in turn, half a second each, in new processes each round."""
     if args.threads:
         os.environ['OMP_NUM_THREADS'] = str(args.threads)
     print(heading('ours', 'timm'))
     for model in args.models:
         for batch_size in args.batch_sizes:
-            settings = ThroughputSettings(device='cpu', batch_size=batch_size, threads=args.threads).checked()
-            connection, other = multiprocessing.get_context('spawn').Pipe()
-            process = multiprocessing.get_context('spawn').Process(
-                target=serve_timms, args=(other, args.checkout / 'benchmark.py', model, batch_size)
-            )
-            process.start()
-            with launcher_of(settings) as launcher:
-                own = OwnProcess(ModelSpec(model), settings, launcher)
-                own.start()
-                own.warm_up()
-                steps = len(after_a_step(own))
-                connection.send(steps)
-                connection.recv()
-                figures: list[list[float]] = [[], []]
-                for index in range(args.rounds):
-                    for side in (0, 1) if index % 2 == 0 else (1, 0):
-                        if side:
-                            connection.send(steps)
-                            figures[1].append(connection.recv())
-                        else:
-                            seconds = after_a_step(own)
-                            figures[0].append(batch_size * len(seconds) / sum(seconds))
-                own.close()
-            connection.send(None)
-            process.join()
-            show(f'{model}, batch size {batch_size}', *figures)
+            pairs = [time_pair(args, model, batch_size, index % 2 == 0) for index in range(args.rounds)]
+            show(f'{model}, batch size {batch_size}', *zip(*pairs, strict=True))
 
 
 def compare_orders(args: argparse.Namespace) -> None:
@@ -167,16 +183,18 @@ def compare_orders(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkout', type=Path, nargs='?', help='of timm, with benchmark.py')
-    parser.add_argument('--close', action='store_true', help='half a second of each in turn')
+    parser.add_argument(
+        '--close', action='store_true', help='half a second of each in turn, in new processes each round'
+    )
     parser.add_argument('--orders', action='store_true', help='compare orders of our networks instead')
     parser.add_argument('--models', nargs='+', default=list(_MODELS))
     parser.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 4, 16])
-    parser.add_argument('--rounds', type=int, help='default: 60 of --close, else 5')
+    parser.add_argument('--rounds', type=int, help='default: 20 of --close, else 5')
     parser.add_argument('--threads', type=int, help="of the CPU, for both (default: PyTorch's choice)")
     args = parser.parse_args()
     if not args.orders and args.checkout is None:
         parser.error('name a checkout of timm, or --orders')
-    args.rounds = args.rounds or (60 if args.close else 5)
+    args.rounds = args.rounds or (20 if args.close else 5)
     print(f'{os.cpu_count()} processors, load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')
     (compare_orders if args.orders else compare_closely if args.close else compare)(args)
     print(f'load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')

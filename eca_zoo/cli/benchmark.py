@@ -80,6 +80,11 @@ def add_throughput_flags(parser: argparse.ArgumentParser) -> None:
         help='torch, onnxruntime or openvino; several give a row each (default: torch)',
     )  # fmt: skip
     parser.add_argument('--rounds', type=int, default=10, metavar='N', help='turns of each network (default: 10)')
+    parser.add_argument(
+        '--rounds-per-process', type=int, default=2, metavar='N',
+        help='on the CPU, go on in a new process after N rounds, since memory is laid out anew in each and moves the '
+        'speed (default: 2; 0: one process)',
+    )  # fmt: skip
     parser.add_argument('--round-seconds', type=float, default=0.5, metavar='S', help='length of one (default: 0.5)')
     add_setting(parser, 'warmup_steps', type=int, default=5, metavar='N', help='untimed steps first (default: 5)')
     parser.add_argument('--threads', type=int, metavar='N', help="of the CPU (default: PyTorch's choice)")
@@ -138,6 +143,7 @@ def _measured(args: argparse.Namespace) -> 'pd.DataFrame':
         batch_size=args.batch_size,
         img_size=args.img_size,
         rounds=args.rounds,
+        rounds_per_process=args.rounds_per_process,
         round_seconds=args.round_seconds,
         warmup_steps=args.warmup_steps,
         threads=args.threads,

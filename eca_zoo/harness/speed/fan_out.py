@@ -165,7 +165,7 @@ class FanOut:
         rest = self._without(worker.group, title)
         if rest:
             self._waiting.appendleft(rest)
-        done = (self.settings.rounds + 1) * (len(worker.group) - len(rest)) - worker.rounds_done
+        done = self.settings.turns * (len(worker.group) - len(rest)) - worker.rounds_done
         self.meter.advance(f'{title} failed', done)
         yield [ThroughputResult(title, self.settings, error=reason)]
 

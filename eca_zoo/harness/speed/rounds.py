@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from eca_zoo.errors import InputError
+from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.machine.device_errors import device_answers, is_device_lost
 from eca_zoo.harness.machine.devices import as_current, hardware_name, resolve_device, visible_devices
 from eca_zoo.harness.machine.flags import compiled_alone, numeric_flags
@@ -19,6 +19,7 @@ from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.model_spec import ModelSpec
 from eca_zoo.harness.speed.failures import reason
 from eca_zoo.harness.speed.fan_out import FanOut, LostDeviceError, Meter
+from eca_zoo.harness.speed.launcher import Launcher
 from eca_zoo.harness.speed.own_process import OTHER_WAY, OwnProcess, UnknownThereError, launcher_of, runs_apart
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -31,17 +32,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class _TimedNetwork:
-    """A network while it is measured."""
+    """A network while it is measured: seconds of its steps, and images a second, by round."""
 
     spec: ModelSpec
     timer: Timer | OwnProcess | None = None
+    batch_size: int = 0
     rounds: list[list[float]] = field(default_factory=list)
     error: str | None = None
 
     def rates(self) -> list[float]:
         """Images a second of each round."""
-        assert self.timer is not None
-        return [self.timer.batch_size * len(seconds) / sum(seconds) for seconds in self.rounds]
+        return [self.batch_size * len(seconds) / sum(seconds) for seconds in self.rounds]
 
 
 #: Called with the work that is done, all of it (both in rounds of a network), and what is done now.
@@ -69,7 +70,7 @@ def throughput_groups(
     """Time ``specs`` and their baselines in turn, eight or nine in a group so that any number of them fits into memory.
 
     Groups run one after the other, or on several devices at once in a process for each, with one group at a time. On
-    the CPU each network has a process of its own, see ``own_process``. A network's baseline is in its group, and in the
+    the CPU each network has processes of its own, see ``own_process``. A network's baseline is in its group, and in the
     results once. A network that fails is a result with an ``error`` and does not stop the others. torch's global flags
     and random state are as before afterwards.
 
@@ -91,7 +92,7 @@ def throughput_groups(
         own = torch.device(checked.device)
         devices = [checked.device] if ':' in settings.device else [str(device) for device in visible_devices(own)]
     groups = _groups(specs, baseline, len(devices))
-    total = sum(map(len, groups)) * (checked.rounds + 1)
+    total = sum(map(len, groups)) * checked.turns
     meter = _Meter(total, progress)
     seen: set[str] = set()
     for results in _measured(groups, checked, baseline, devices, meter):
@@ -166,27 +167,13 @@ def _measure_group(
         during.enter_context(as_current(torch.device(settings.device)))
         during.enter_context(numeric_flags(settings.precision, settings.threads))
         during.enter_context(compiled_alone(bool(settings.compile)))
-        launcher = during.enter_context(launcher_of(settings))
-        for timed in timed_networks:
-            apart = runs_apart(timed.spec, settings)
-            timed.timer = OwnProcess(timed.spec, settings, launcher) if apart else Timer(timed.spec, settings)
-            during.callback(_close, timed)
-        for timed in timed_networks:
-            _guarded(timed, settings, _start)
-        for timed in timed_networks:
-            if timed.error is None:
-                meter.at(timed.spec.title)
-                _guarded(timed, settings, lambda c: _warm_up(c, settings))
-            meter.advance(f'warmed up {timed.spec.title}')
-        running = [timed for timed in timed_networks if timed.error is None]
-        for index in range(settings.rounds):
-            # Each round starts with another network, so that none always follows the same one.
-            start = index % max(len(running), 1)
-            for timed in running[start:] + running[:start]:
-                if timed.error is None:
-                    meter.at(timed.spec.title)
-                    _guarded(timed, settings, _time_round)
-            meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
+        during.callback(_close, timed_networks, Timer)
+        for span in settings.spans:
+            with launcher_of(settings) as launcher:
+                try:
+                    _time_span(timed_networks, span, settings, launcher, meter)
+                finally:
+                    _close(timed_networks, OwnProcess)
     release_memory()
     results = []
     for timed in timed_networks:
@@ -196,9 +183,39 @@ def _measure_group(
     return results
 
 
-def _close(timed: _TimedNetwork) -> None:
-    assert timed.timer is not None
-    timed.timer.close()
+def _time_span(
+    timed_networks: list[_TimedNetwork], span: range, settings: ThroughputSettings, launcher: Launcher, meter: Meter
+) -> None:
+    """Some of the rounds; networks that are timed in processes of their own have new ones for them."""
+    for timed in timed_networks:
+        if not isinstance(timed.timer, Timer) and timed.error is None:
+            apart = runs_apart(timed.spec, settings)
+            # What it has found out in its first process.
+            same = dataclasses.replace(settings, batch_size=timed.batch_size or settings.batch_size)
+            timed.timer = OwnProcess(timed.spec, same, launcher) if apart else Timer(timed.spec, settings)
+    for timed in timed_networks:
+        if timed.error is None:
+            _guarded(timed, settings, _start)
+    for timed in timed_networks:
+        if timed.error is None and (isinstance(timed.timer, OwnProcess) or not timed.batch_size):
+            meter.at(timed.spec.title)
+            _guarded(timed, settings, lambda c: _warm_up(c, settings))
+        meter.advance(f'warmed up {timed.spec.title}')
+    running = [timed for timed in timed_networks if timed.error is None]
+    for index in span:
+        # Each round starts with another network, so that none always follows the same one.
+        start = index % max(len(running), 1)
+        for timed in running[start:] + running[:start]:
+            if timed.error is None:
+                meter.at(timed.spec.title)
+                _guarded(timed, settings, _time_round)
+        meter.advance(f'round {index + 1} of {settings.rounds}', len(timed_networks))
+
+
+def _close(timed_networks: list[_TimedNetwork], kind: type[Timer] | type[OwnProcess]) -> None:
+    for timed in timed_networks:
+        if isinstance(timed.timer, kind):
+            timed.timer.close()
 
 
 def _guarded(timed: _TimedNetwork, settings: ThroughputSettings, work: Callable[[_TimedNetwork], None]) -> None:
@@ -216,7 +233,8 @@ def _guarded(timed: _TimedNetwork, settings: ThroughputSettings, work: Callable[
             raise LostDeviceError(timed.spec.title, timed.error) from None
     if timed.error is not None:
         _logger.warning('%s: %s', timed.spec.title, timed.error)
-        _close(timed)
+        if timed.timer is not None:
+            timed.timer.close()
         release_memory()
 
 
@@ -235,6 +253,11 @@ def _warm_up(timed: _TimedNetwork, settings: ThroughputSettings) -> None:
         timed.timer.close()
         timed.timer = Timer(timed.spec, settings)
         timed.timer.warm_up()
+    if timed.batch_size not in (0, timed.timer.batch_size):
+        raise RunError(
+            f'batch size {timed.batch_size} fitted into memory once, and later only {timed.timer.batch_size}'
+        )
+    timed.batch_size = timed.timer.batch_size
 
 
 def _time_round(timed: _TimedNetwork) -> None:
@@ -256,11 +279,11 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
     return ThroughputResult(
         model=timed.spec.title,
         settings=settings,
-        batch_size=timed.timer.batch_size,
+        batch_size=timed.batch_size,
         img_size=timed.timer.input_size[-1],
         samples_per_sec=median,
         spread_percent=100 * (high - low) / median,
-        step_time_ms=1e3 * timed.timer.batch_size / median,
+        step_time_ms=1e3 * timed.batch_size / median,
         step_time_p95_ms=1e3 * p95,
         steps=len(seconds),
         relative=relative,

@@ -31,6 +31,9 @@ class ThroughputSettings:
         img_size: height and width in pixels; the network's own by default.
         train: time training steps (forward, backward, SGD) in place of inference.
         rounds: how often each network is timed, in turn with the others.
+        rounds_per_process: on the CPU a network goes on in a new process after so many rounds, since where its tensors
+            fall into the memory of a process changes its speed; 0 for one process. It has one anyway where that makes
+            no difference (freed memory kept, other backends), and where it is compiled, which takes minutes.
         round_seconds: a round has as many steps as fit into this time, one at least.
         warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
         threads: of the CPU; torch's choice by default.
@@ -50,6 +53,7 @@ class ThroughputSettings:
     img_size: int | None = None
     train: bool = False
     rounds: int = 10
+    rounds_per_process: int = 2
     round_seconds: float = 0.5
     warmup_steps: int = 5
     threads: int | None = None
@@ -61,6 +65,20 @@ class ThroughputSettings:
         if torch.device(self.device).type != 'cpu':
             return None
         return 'kept' if self.keep_freed_memory else 'environment' if allocator_variables() else 'default'
+
+    @property
+    def spans(self) -> list[range]:
+        """The rounds of a network in one process each."""
+        in_one = self.keep_freed_memory or self.compile or self.backend != 'torch'
+        if in_one or torch.device(self.device).type != 'cpu' or not self.rounds_per_process:
+            return [range(self.rounds)]
+        starts = range(0, self.rounds, self.rounds_per_process)
+        return [range(start, min(start + self.rounds_per_process, self.rounds)) for start in starts]
+
+    @property
+    def turns(self) -> int:
+        """How often it is a network's turn: its rounds, and its warm-up in each process."""
+        return self.rounds + len(self.spans)
 
     def checked(self) -> 'ThroughputSettings':
         """The settings with the device and the precision under their full names.
@@ -75,6 +93,8 @@ class ThroughputSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f'{name} must be at least 1, not {value}')
+        if self.rounds_per_process < 0:
+            raise InputError(f'rounds_per_process must be at least 1 (0: one process), not {self.rounds_per_process}')
         if self.warmup_steps < 0 or not 0 <= self.round_seconds < math.inf:
             raise InputError('warmup_steps and round_seconds must not be negative')
         if self.backend not in BACKENDS:

@@ -141,7 +141,9 @@ def _log_start(specs: list[ModelSpec], settings: ThroughputSettings, baseline: B
     own = ' beside its own baseline each' if baseline is not None else ''
     beside = f' beside {baseline.title}' if isinstance(baseline, ModelSpec) else own
     what = f'{"training" if settings.train else "inference"} of {len(specs)} networks{beside}'
-    how = f'{settings.rounds} rounds of {settings.round_seconds:g} s'
+    spans = settings.checked().spans
+    processes = f' in {len(spans)} processes' if len(spans) > 1 else ''
+    how = f'{settings.rounds} rounds of {settings.round_seconds:g} s{processes}'
     _logger.info('throughput: %s on %s, %s, %s; %s', what, settings.device, settings.backend, settings.precision, how)
 
 

@@ -138,6 +138,56 @@ def test_with_freed_memory_kept_they_are_not_measured_otherwise(registered_here)
     assert local.error.endswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ('changes', 'spans'),
+    [
+        ({}, [2, 2, 1]),
+        ({'train': True}, [2, 2, 1]),
+        ({'rounds_per_process': 3}, [3, 2]),
+        ({'rounds_per_process': 0}, [5]),
+        # Tensors take no new pages, or others than PyTorch's, or it would be compiled again.
+        ({'keep_freed_memory': True}, [5]),
+        ({'backend': 'onnxruntime'}, [5]),
+        ({'compile': 'inductor'}, [5]),
+        ({'device': 'cuda:0'}, [5]),
+    ],
+)
+def test_rounds_are_spread_over_processes_where_memory_moves_the_speed(changes, spans):
+    settings = dataclasses.replace(QUICK, rounds=5, **changes)
+    assert [len(span) for span in settings.spans] == spans
+    assert [index for span in settings.spans for index in span] == list(range(5))
+    assert settings.turns == 5 + len(spans)
+
+
+@one_launcher
+def test_a_network_goes_on_in_new_processes_with_what_it_found_out_in_the_first(processes):
+    settings = dataclasses.replace(QUICK, rounds=3, rounds_per_process=2)
+    eca, plain = measure_throughput([ECA], settings, baseline=PLAIN)
+    assert (eca.error, eca.steps, plain.steps) == (None, 3, 3)
+    assert eca.relative > 0
+    assert len({process._process.pid for process in processes}) == 4
+    assert [process._process.wait() for process in processes] == [0] * 4
+
+
+@one_launcher
+def test_the_batch_size_of_the_first_process_is_that_of_all(processes, monkeypatch):
+    warm_up = OwnProcess.warm_up
+    fits = iter([2, 2, 1])
+
+    def with_less_memory(self):
+        asked = self._request[1].batch_size
+        warm_up(self)
+        self.batch_size = next(fits)
+        sizes.append((asked, self.batch_size))
+
+    sizes = []
+    monkeypatch.setattr(OwnProcess, 'warm_up', with_less_memory)
+    (result,) = measure_throughput([ECA], dataclasses.replace(QUICK, batch_size=4, rounds=3, rounds_per_process=1))
+    assert sizes == [(4, 2), (2, 2), (2, 1)]
+    assert result.error == 'batch size 2 fitted into memory once, and later only 1'
+    assert result.samples_per_sec is None
+
+
 def test_other_devices_have_the_networks_here():
     assert runs_apart(PLAIN, QUICK)
     assert not runs_apart(PLAIN, dataclasses.replace(QUICK, device='cuda:0'))
