@@ -7,7 +7,7 @@ python benchmark/perf/against_timm.py --orders [--models ...] [--batch-sizes 4] 
 Both scripts are run as a user runs them, with their defaults, each time in a process of its own. `ratio` is the median
 of ours / timm's of the same round, `means` the ratio of the means. A machine whose own speed moves more than the two
 differ needs --close: each round has a new process of each side, ours as the command makes it and one with the runner of
-timm's script, which time half a second each in turn, as many steps on both sides. A process of its own for each round,
+timm's script, which are timed for --turn-seconds in turn, as many steps on both sides. The processes are new each time,
 because tensors fall into the memory of each in another way, which moves a figure by more than the two sides differ.
 With --orders all networks are measured by one command, in each rotation of their order, beside a command for each
 network alone: `ratio` is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load
@@ -123,7 +123,9 @@ def after_a_step(own: OwnProcess) -> list[float]:
 
 def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first: bool) -> tuple[float, float]:
     """Images a second of our side and timm's, in a new process each."""
-    settings = ThroughputSettings(device='cpu', batch_size=batch_size, threads=args.threads).checked()
+    settings = ThroughputSettings(
+        device='cpu', batch_size=batch_size, threads=args.threads, round_seconds=args.turn_seconds
+    ).checked()
     connection, other = multiprocessing.get_context('spawn').Pipe()
     script = args.checkout / 'benchmark.py'
     process = multiprocessing.get_context('spawn').Process(target=serve_timms, args=(other, script, model, batch_size))
@@ -152,7 +154,7 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
 
 
 def compare_closely(args: argparse.Namespace) -> None:
-    """Ours and timm's in turn, half a second each, in new processes each round."""
+    """Ours and timm's in turn, some steps each, in new processes each round."""
     if args.threads:
         os.environ['OMP_NUM_THREADS'] = str(args.threads)
     print(heading('ours', 'timm'))
@@ -183,13 +185,14 @@ def compare_orders(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkout', type=Path, nargs='?', help='of timm, with benchmark.py')
-    parser.add_argument(
-        '--close', action='store_true', help='half a second of each in turn, in new processes each round'
-    )
+    parser.add_argument('--close', action='store_true', help='a few steps of each in turn, in new processes each round')
     parser.add_argument('--orders', action='store_true', help='compare orders of our networks instead')
     parser.add_argument('--models', nargs='+', default=list(_MODELS))
     parser.add_argument('--batch-sizes', nargs='+', type=int, default=[1, 4, 16])
     parser.add_argument('--rounds', type=int, help='default: 20 of --close, else 5')
+    parser.add_argument(
+        '--turn-seconds', type=float, default=0.5, help='of --close (default: 0.5); take several times that of a step'
+    )
     parser.add_argument('--threads', type=int, help="of the CPU, for both (default: PyTorch's choice)")
     args = parser.parse_args()
     if not args.orders and args.checkout is None:
