@@ -105,7 +105,7 @@ def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> N
     spec.loader.exec_module(module)
     runner = module.InferenceBenchmarkRunner(model_name=model, device='cpu', batch_size=batch_size)
     runner.log_freq = sys.maxsize
-    runner.num_warm_iter = 1  # likewise, see after_a_step
+    runner.num_warm_iter = 1  # as on our side, see after_a_step
     with torch.inference_mode():
         runner._init_input()
     # One run of the script has the same images from its first step to its last.
@@ -130,6 +130,7 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
     script = args.checkout / 'benchmark.py'
     process = multiprocessing.get_context('spawn').Process(target=serve_timms, args=(other, script, model, batch_size))
     process.start()
+    other.close()  # its end is then noticed
     seconds = [0.0, 0.0]
     with launcher_of(settings) as launcher:
         own = OwnProcess(ModelSpec(model), settings, launcher)
@@ -197,6 +198,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.orders and args.checkout is None:
         parser.error('name a checkout of timm, or --orders')
+    if not args.orders and not (args.checkout / 'benchmark.py').is_file():
+        parser.error(f'{args.checkout} is no checkout of timm: it has no benchmark.py')
     args.rounds = args.rounds or (20 if args.close else 5)
     print(f'{os.cpu_count()} processors, load {" ".join(f"{load:.2f}" for load in os.getloadavg())}')
     (compare_orders if args.orders else compare_closely if args.close else compare)(args)

@@ -15,6 +15,7 @@ from eca_zoo.detection.networks.registry import create_detector
 from eca_zoo.errors import EcaZooError, InputError, one_line
 from eca_zoo.harness.machine.devices import autocast
 from eca_zoo.harness.machine.flags import numeric_flags
+from eca_zoo.harness.speed.rounds import spread_percent
 from eca_zoo.harness.speed.timer import time_steps
 from eca_zoo.weights.checkpoint_names import expand_checkpoint_names
 from eca_zoo.weights.manifest import usable_manifest
@@ -55,7 +56,7 @@ class DetectorSpeed:
     Attributes:
         model: title of the detector.
         samples_per_sec: images a second from decoded pixels to boxes and run-length codes, the median of the rounds.
-        spread_percent: interquartile range of the rounds' images a second, in percent of the median.
+        spread_percent: interquartile range of the rounds' images a second, in percent of the median; None of one round.
         relative: median over the rounds of images a second over the baseline's in the same round; None without.
         peak_memory_mb: most memory (2^20 bytes) that CUDA tensors took, weights included; None on other devices.
         detections: that were found in the image.
@@ -211,11 +212,10 @@ def _result(one: _Timed, reference: list[float] | None) -> DetectorSpeed:
     if one.error is not None:
         return DetectorSpeed(one.spec.title, complexity=one.complexity, error=one.error)
     median = statistics.median(one.rates)
-    quarters = statistics.quantiles(one.rates, n=4, method='inclusive') if len(one.rates) > 1 else [median] * 3
     relative = None
     if reference is not None:
         relative = statistics.median(own / other for own, other in zip(one.rates, reference, strict=True))
     return DetectorSpeed(
-        one.spec.title, median, 100 * (quarters[2] - quarters[0]) / median, relative, one.peak_memory_mb,
+        one.spec.title, median, spread_percent(one.rates), relative, one.peak_memory_mb,
         one.detections, one.complexity,
     )  # fmt: skip

@@ -168,16 +168,20 @@ def _measurements(suite: Suite) -> Measurements:
         img_size = suite.img_size or suite.accuracy.img_size
         return Measurements(specs, [ThroughputSettings(img_size=img_size)], 'profile', baseline)
     for index, one in enumerate(suite.throughput):
-        with settings_named({name: f'throughput[{index}].{name}' for name in THROUGHPUT_KEYS}):
-            one.checked()
+        try:
+            with settings_named({name: f'throughput[{index}].{name}' for name in THROUGHPUT_KEYS}):
+                one.checked()
+        except InputError as error:
+            raise InputError(f'throughput[{index}]: {error}') from None
     return Measurements(specs, list(suite.throughput), suite.bench, baseline)
 
 
 def _run_identity(suite: Suite) -> dict[str, Any]:
     """Settings that move a figure; networks can be added to a run, and data and weights are fixed by ``evaluate``."""
-    default = ThroughputSettings()
+    # Without the key, which earlier versions had not, a run had one process.
+    default = dataclasses.asdict(ThroughputSettings(rounds_per_process=0))
     throughput = {
-        str(index): {key: value for key, value in dataclasses.asdict(one).items() if value != getattr(default, key)}
+        str(index): {key: value for key, value in dataclasses.asdict(one).items() if value != default[key]}
         for index, one in enumerate(suite.throughput)
     }
     return {

@@ -48,4 +48,4 @@ def test_leaderboard_says_each_row_that_is_finished(folder, tmp_path):
     assert top1.startswith(f'INFO: {MODEL}: top-1 100.000 %')
     assert size == f'INFO: {MODEL}: 0.37 M parameters, 0.0041 GMACs at 32 pixels'
     assert throughput == 'INFO: throughput: inference of 1 networks on cpu, torch, fp32; 1 rounds of 0 s'
-    assert re.fullmatch(rf'INFO: {re.escape(MODEL)}: [\d.]+ img/s \(spread 0.0 %\) at batch size 1', rate)
+    assert re.fullmatch(rf'INFO: {re.escape(MODEL)}: [\d.]+ img/s \(one round\) at batch size 1', rate)

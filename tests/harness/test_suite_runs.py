@@ -109,6 +109,11 @@ def test_a_setting_of_a_throughput_is_named_by_its_key_and_a_flag_by_its_name(fo
     )
 
 
+def test_a_setting_that_is_out_of_range_says_of_which_throughput(folder, capsys):
+    assert run(folder, 'models: [resnet18]\nthroughput: [{}, {rounds: 0}]')[0] == 2
+    assert capsys.readouterr().err == 'eca-zoo leaderboard: error: throughput[1]: rounds must be at least 1, not 0\n'
+
+
 def test_the_run_directory_has_its_earlier_name_and_is_needed(folder, capsys):
     (folder / 'mine.yaml').write_text('version: 1\nmodels: [test_resnet]')
     assert main(['leaderboard', str(folder / 'mine.yaml'), '--out', str(folder / 'run')]) == 0

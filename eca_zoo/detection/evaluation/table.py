@@ -74,7 +74,9 @@ COLUMNS = (
         'samples_per_sec', 'images/s', 'images a second, one by one, from decoded pixels to boxes and run lengths: '
         'median of the rounds', '.3f', 'img/s',
     ),
-    CocoColumn('spread_percent', '%', 'interquartile range of the rounds, of their median', '.1f', '+/- %'),
+    CocoColumn(
+        'spread_percent', '%', 'interquartile range of the rounds, of their median; empty for one round', '.1f', '+/- %'
+    ),
     CocoColumn(
         'relative_throughput', '', 'median over the rounds of images a second over the baseline\'s in the same round',
         '.3f', 'ratio',

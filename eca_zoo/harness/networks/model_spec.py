@@ -64,11 +64,10 @@ class ModelSpec:
                     f'{self.title}: {flag} {own} and --model-kwargs {name}={given} differ; give one of them'
                 )
             object.__setattr__(self, name, own if given is None else given)
-        for name, smallest in (('num_classes', None), ('in_chans', 1)):
+        for name, smallest in (('num_classes', 0), ('in_chans', 1)):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, Integral) or (smallest is not None and value < smallest)):
-                least = f' from {smallest}' if smallest is not None else ''
-                raise InputError(f'{self.title}: {name} must be an integer{least}, not {value!r}')
+            if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < smallest):
+                raise InputError(f'{self.title}: {name} must be an integer from {smallest}, not {value!r}')
         object.__setattr__(self, 'model_kwargs', kwargs)
 
     @property

@@ -15,7 +15,7 @@ class ThroughputResult:
         batch_size: images a step, after halving.
         img_size: height and width in pixels.
         samples_per_sec: images a second, the median of the rounds.
-        spread_percent: interquartile range of the rounds' images a second, in percent of the median.
+        spread_percent: interquartile range of the rounds' images a second, in percent of the median; None of one round.
         step_time_ms: time of a step that corresponds to ``samples_per_sec``.
         step_time_p95_ms: 95th percentile of all steps.
         steps: timed steps in all rounds.

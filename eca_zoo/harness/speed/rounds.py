@@ -270,7 +270,6 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         return ThroughputResult(timed.spec.title, settings, error=timed.error)
     rates = timed.rates()
     median = statistics.median(rates)
-    low, _, high = statistics.quantiles(rates, n=4, method='inclusive') if len(rates) > 1 else (median,) * 3
     seconds = sorted(second for round_ in timed.rounds for second in round_)
     p95 = statistics.quantiles(seconds, n=20, method='inclusive')[-1] if len(seconds) > 1 else seconds[0]
     relative = None
@@ -282,7 +281,7 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         batch_size=timed.batch_size,
         img_size=timed.timer.input_size[-1],
         samples_per_sec=median,
-        spread_percent=100 * (high - low) / median,
+        spread_percent=spread_percent(rates),
         step_time_ms=1e3 * timed.batch_size / median,
         step_time_p95_ms=1e3 * p95,
         steps=len(seconds),
@@ -292,6 +291,14 @@ def _result(timed: _TimedNetwork, settings: ThroughputSettings, baseline: _Timed
         peak_reserved_mb=timed.timer.peak_reserved_mb,
         gpu=hardware_name(torch.device(settings.device)),
     )
+
+
+def spread_percent(rates: Sequence[float]) -> float | None:
+    """Interquartile range of the rounds' rates in percent of their median; None of one round, which has none."""
+    if len(rates) < 2:
+        return None
+    low, median, high = statistics.quantiles(rates, n=4, method='inclusive')
+    return 100 * (high - low) / median
 
 
 def _takes_same_images(timed: _TimedNetwork, other: _TimedNetwork) -> bool:

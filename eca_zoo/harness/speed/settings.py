@@ -32,8 +32,8 @@ class ThroughputSettings:
         train: time training steps (forward, backward, SGD) in place of inference.
         rounds: how often each network is timed, in turn with the others.
         rounds_per_process: on the CPU a network goes on in a new process after so many rounds, since where its tensors
-            fall into the memory of a process changes its speed; 0 for one process. It has one anyway where that makes
-            no difference (freed memory kept, other backends), and where it is compiled, which takes minutes.
+            fall into the memory of a process changes its speed; 0 for one process. It has one anyway where freed memory
+            is kept, with other backends, and where it is compiled, which takes minutes.
         round_seconds: a round has as many steps as fit into this time, one at least.
         warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
         threads: of the CPU; torch's choice by default.

@@ -196,7 +196,8 @@ ALL_COLUMNS = (
         spec='.3f', heading='p95 ms',
     ),
     _infer(
-        'infer_spread', '%', "interquartile range of the rounds' throughputs, in percent of the median",
+        'infer_spread', '%',
+        "interquartile range of the rounds' throughputs, in percent of the median; empty for one round",
         'spread_percent', spec='.1f', heading='spread %',
     ),
     _infer(

@@ -13,6 +13,7 @@ from eca_zoo.errors import InputError, RunError
 from eca_zoo.harness.networks.baselines import Baseline, baseline_of
 from eca_zoo.harness.networks.complexity import complexity_of_spec
 from eca_zoo.harness.networks.model_spec import ModelSpec
+from eca_zoo.harness.speed.own_process import runs_apart
 from eca_zoo.harness.speed.results import ThroughputResult
 from eca_zoo.harness.speed.rounds import Progress, throughput_groups
 from eca_zoo.harness.speed.settings import ThroughputSettings
@@ -141,15 +142,17 @@ def _log_start(specs: list[ModelSpec], settings: ThroughputSettings, baseline: B
     own = ' beside its own baseline each' if baseline is not None else ''
     beside = f' beside {baseline.title}' if isinstance(baseline, ModelSpec) else own
     what = f'{"training" if settings.train else "inference"} of {len(specs)} networks{beside}'
-    spans = settings.checked().spans
-    processes = f' in {len(spans)} processes' if len(spans) > 1 else ''
+    checked = settings.checked()
+    apart = any(runs_apart(spec, checked) for spec in specs) and len(checked.spans) > 1
+    processes = f' in {len(checked.spans)} processes' if apart else ''
     how = f'{settings.rounds} rounds of {settings.round_seconds:g} s{processes}'
     _logger.info('throughput: %s on %s, %s, %s; %s', what, settings.device, settings.backend, settings.precision, how)
 
 
 def _log_result(result: ThroughputResult) -> None:
     if result.error is None:
-        rate = f'{result.samples_per_sec:.2f} img/s (spread {result.spread_percent:.1f} %)'
+        spread = 'one round' if result.spread_percent is None else f'spread {result.spread_percent:.1f} %'
+        rate = f'{result.samples_per_sec:.2f} img/s ({spread})'
         _logger.info('%s: %s at batch size %d', result.model, rate, result.batch_size)
 
 

@@ -207,7 +207,17 @@ def test_a_hash_is_that_of_the_file_that_is_loaded(tmp_path, parity_weights):
     assert weights_sha256(ModelSpec('test_eca_resnet', model_kwargs={'pretrained_cfg': 'digits'})) == entry
 
 
-@pytest.mark.parametrize('pair', [{'in_chans': 'abc'}, {'in_chans': 1.5}, {'in_chans': 0}, {'num_classes': 'ten'}])
+@pytest.mark.parametrize(
+    'pair',
+    [
+        {'in_chans': 'abc'},
+        {'in_chans': 1.5},
+        {'in_chans': 0},
+        {'in_chans': True},
+        {'num_classes': 'ten'},
+        {'num_classes': -3},
+    ],
+)
 def test_a_number_that_is_none_is_named(pair):
     [(name, value)] = pair.items()
     with pytest.raises(InputError, match=rf'resnet18: {name} must be an integer.*, not {value!r}'):

@@ -57,6 +57,16 @@ def test_the_records_of_one_model_go_in_the_journals_of_all_processes(tmp_path):
         assert journal.partials('accuracy/hf-hub:x/a') == []
 
 
+def test_throughputs_of_another_number_of_processes_are_not_mixed(tmp_path):
+    """A run of an earlier version, which had one process, has no such key, as one that asks for one process."""
+    write_folder(tmp_path / 'digits', count=10)
+    text = SUITE.format(weights=trained(tmp_path / 'mine.safetensors', 1), root=tmp_path / 'digits')
+    one_process = text.replace('rounds: 1', 'rounds: 1, rounds_per_process: 0')
+    run_leaderboard(parse_suite(one_process, tmp_path / 'mine.yaml'), tmp_path / 'run')
+    with pytest.raises(InputError, match=r'it holds a run with throughput\.0\.rounds_per_process null, not 2; '):
+        run_leaderboard(parse_suite(text, tmp_path / 'mine.yaml'), tmp_path / 'run')
+
+
 def test_models_are_chosen_by_name_or_pattern():
     titles = ['eca_resnet18.k3577_in1k', 'mine', 'my[1]']
     assert restarted(['eca_*', 'my[1]'], titles) == ['eca_resnet18.k3577_in1k', 'my[1]']

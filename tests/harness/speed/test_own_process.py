@@ -146,7 +146,7 @@ def test_with_freed_memory_kept_they_are_not_measured_otherwise(registered_here)
         ({'train': True}, [2, 2, 1]),
         ({'rounds_per_process': 3}, [3, 2]),
         ({'rounds_per_process': 0}, [5]),
-        # Tensors take no new pages, or others than PyTorch's, or it would be compiled again.
+        # Tensors take no new pages, or are not PyTorch's, or it would be compiled again.
         ({'keep_freed_memory': True}, [5]),
         ({'backend': 'onnxruntime'}, [5]),
         ({'compile': 'inductor'}, [5]),

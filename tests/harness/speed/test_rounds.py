@@ -36,6 +36,13 @@ def test_a_result_holds_figures_that_agree_with_each_other():
     assert result.peak_memory_mb is None
 
 
+def test_a_single_round_has_no_spread():
+    (result,) = measure_throughput([PLAIN], dataclasses.replace(QUICK, rounds=1))
+    assert result.samples_per_sec > 0
+    assert result.spread_percent is None
+    assert throughput.spread_percent([10.0, 20.0, 30.0]) == 50
+
+
 def test_the_baseline_is_measured_too_and_is_one_relative_to_itself():
     results = {result.model: result for result in measure_throughput([ECA], QUICK, baseline=PLAIN)}
     assert list(results) == ['test_eca_resnet', 'test_resnet']
