@@ -105,7 +105,7 @@ def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> N
     spec.loader.exec_module(module)
     runner = module.InferenceBenchmarkRunner(model_name=model, device='cpu', batch_size=batch_size)
     runner.log_freq = sys.maxsize
-    runner.num_warm_iter = 1  # as on our side, see after_a_step
+    runner.num_warm_iter = 1  # as before a round of ours
     with torch.inference_mode():
         runner._init_input()
     # One run of the script has the same images from its first step to its last.
@@ -114,11 +114,6 @@ def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> N
     for steps in iter(connection.recv, None):
         runner.num_bench_iter = steps
         connection.send(steps * batch_size / runner.run()['samples_per_sec'])
-
-
-def after_a_step(own: OwnProcess) -> list[float]:
-    """Seconds of the steps of our turn, without one in which the other side's data leaves the caches."""
-    return own.time_round()[1:] or own.time_round()
 
 
 def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first: bool) -> tuple[float, float]:
@@ -137,7 +132,7 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
         own.start()
         connection.recv()
         own.warm_up()
-        steps = len(after_a_step(own))
+        steps = len(own.time_round())
         connection.send(steps)  # its warm-up
         connection.recv()
         for turn in range(_TURNS):
@@ -146,7 +141,7 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
                     connection.send(steps)
                     seconds[1] += connection.recv()
                 else:
-                    seconds[0] += sum(after_a_step(own))
+                    seconds[0] += sum(own.time_round())
         own.close()
     connection.send(None)
     process.join()

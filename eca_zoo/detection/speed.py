@@ -31,7 +31,7 @@ class SpeedSettings:
     Attributes:
         image_size: (height, width) in pixels of the image.
         rounds: how often each detector is timed, in turn with the others.
-        round_seconds: a round has as many images as fit into this time, one at least.
+        round_seconds: a round has as many images as fit into this time, one at least, after one that is not timed.
         warmup_steps: untimed images before the first round.
         threads: of the CPU; torch's choice by default.
     """
@@ -125,7 +125,10 @@ def time_detectors(
                     if number == 0:
                         _warm_up(one, pixels, checked, speed)
                     else:
-                        seconds = time_steps(_step(one, pixels, checked), one.count, torch.device(checked.device))
+                        # The first one is cold from the other detectors.
+                        seconds = time_steps(_step(one, pixels, checked), 1 + one.count, torch.device(checked.device))[
+                            1:
+                        ]
                         one.rates.append(len(seconds) / sum(seconds))
                 except Exception as error:
                     one.error, one.module = one_line(error), None

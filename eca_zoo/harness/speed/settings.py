@@ -34,7 +34,7 @@ class ThroughputSettings:
         rounds_per_process: on the CPU a network goes on in a new process after so many rounds, since where its tensors
             fall into the memory of a process changes its speed; 0 for one process. It has one anyway where freed memory
             is kept, with other backends, and where it is compiled, which takes minutes.
-        round_seconds: a round has as many steps as fit into this time, one at least.
+        round_seconds: a round has as many steps as fit into this time, one at least, after one that is not timed.
         warmup_steps: untimed steps before the first round; fewer of a network whose steps take longer than rounds.
         threads: of the CPU; torch's choice by default.
         keep_freed_memory: on the CPU, measure in processes whose C library (glibc) keeps the memory of freed tensors
