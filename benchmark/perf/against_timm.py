@@ -8,7 +8,8 @@ Both scripts are run as a user runs them, with their defaults, each time in a pr
 of ours / timm's of the same round, `means` the ratio of the means. A machine whose own speed moves more than the two
 differ needs --close: each round has a new process of each side, ours as the command makes it and one with the runner of
 timm's script, which are timed for --turn-seconds in turn, as many steps on both sides. The processes are new each time,
-because tensors fall into the memory of each in another way, which moves a figure by more than the two sides differ.
+because tensors fall into the memory of each in another way, which moves a figure by more than the two sides differ;
+on Linux a second line has the rounds whose processes both met as many new pages of memory a step.
 With --orders all networks are measured by one command, in each rotation of their order, beside a command for each
 network alone: `ratio` is the median of a figure in company / alone. --threads sets those of the CPU, for both. The load
 of the machine is printed: figures of a machine that does other work are worth nothing.
@@ -25,7 +26,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,6 +38,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _MODELS = ('resnet18', 'resnet50', 'mobilenetv2_100')
 # Of each side in a round of --close.
 _TURNS = 2
+# Two processes meet as many new pages a step if their numbers differ by less than this part.
+_SAME_PAGES = 0.05
 
 
 def rates(command: Sequence[str], threads: int | None) -> dict[str, float]:
@@ -116,8 +119,24 @@ def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> N
         connection.send(steps * batch_size / runner.run()['samples_per_sec'])
 
 
-def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first: bool) -> tuple[float, float]:
-    """Images a second of our side and timm's, in a new process each."""
+def new_pages(pid: int) -> int:
+    """Pages of memory that a process has had mapped anew so far (minor page faults); 0 where no system tells."""
+    path = Path(f'/proc/{pid}/stat')
+    return int(path.read_text(encoding='utf-8').rpartition(')')[2].split()[7]) if path.is_file() else 0
+
+
+class Figures(NamedTuple):
+    """Of our process and timm's."""
+
+    images_per_second: tuple[float, float]
+    pages_per_step: tuple[float, float]
+
+    def have_same_pages(self) -> bool:
+        return max(self.pages_per_step) <= (1 + _SAME_PAGES) * min(self.pages_per_step)
+
+
+def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first: bool) -> Figures:
+    """Our side and timm's, in a new process each."""
     settings = ThroughputSettings(
         device='cpu', batch_size=batch_size, threads=args.threads, round_seconds=args.turn_seconds
     ).checked()
@@ -135,6 +154,8 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
         steps = len(own.time_round())
         connection.send(steps)  # its warm-up
         connection.recv()
+        pids = own.pid, process.pid or 0
+        before = [new_pages(pid) for pid in pids]
         for turn in range(_TURNS):
             for side in (0, 1) if ours_first == (turn % 2 == 0) else (1, 0):
                 if side:
@@ -142,11 +163,13 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
                     seconds[1] += connection.recv()
                 else:
                     seconds[0] += sum(own.time_round())
+        # A turn begins with a step that is not timed.
+        pages = [(new_pages(pid) - first) / (_TURNS * (1 + steps)) for pid, first in zip(pids, before, strict=True)]
         own.close()
     connection.send(None)
     process.join()
     images = _TURNS * steps * batch_size
-    return images / seconds[0], images / seconds[1]
+    return Figures((images / seconds[0], images / seconds[1]), (pages[0], pages[1]))
 
 
 def compare_closely(args: argparse.Namespace) -> None:
@@ -157,7 +180,16 @@ def compare_closely(args: argparse.Namespace) -> None:
     for model in args.models:
         for batch_size in args.batch_sizes:
             pairs = [time_pair(args, model, batch_size, index % 2 == 0) for index in range(args.rounds)]
-            show(f'{model}, batch size {batch_size}', *zip(*pairs, strict=True))
+            show_pairs(f'{model}, batch size {batch_size}', pairs)
+            same = [pair for pair in pairs if pair.have_same_pages()]
+            if 0 < len(same) < len(pairs):
+                show_pairs(f'  {len(same)} rounds of as many pages', same)
+            pages = [statistics.mean(side) for side in zip(*(pair.pages_per_step for pair in pairs), strict=True)]
+            print(f'  new pages a step, mean {pages[0]:14.0f}{pages[1]:12.0f}', flush=True)
+
+
+def show_pairs(title: str, pairs: Sequence[Figures]) -> None:
+    show(title, *zip(*(pair.images_per_second for pair in pairs), strict=True))
 
 
 def compare_orders(args: argparse.Namespace) -> None:

@@ -81,6 +81,12 @@ class OwnProcess:
         self._process = self._launcher.start()
         self._receive()
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which has started."""
+        assert self._process is not None
+        return self._process.pid
+
     def warm_up(self) -> None:
         """As of ``Timer``.
 

@@ -82,7 +82,7 @@ def test_a_process_that_is_killed_is_an_error_of_its_network_alone(processes, mo
 
     def killed(self):
         if self is processes[0]:
-            os.kill(self._process.pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
         return time_round(self)
 
     monkeypatch.setattr(OwnProcess, 'time_round', killed)
@@ -100,7 +100,7 @@ def test_it_does_not_heed_signals_to_all_processes_of_the_run(processes, monkeyp
 
     def told_to_stop(self):
         for name in (signal.SIGINT, signal.SIGTERM):
-            os.kill(self._process.pid, name)
+            os.kill(self.pid, name)
         return time_round(self)
 
     monkeypatch.setattr(OwnProcess, 'time_round', told_to_stop)
@@ -166,7 +166,7 @@ def test_a_network_goes_on_in_new_processes_with_what_it_found_out_in_the_first(
     eca, plain = measure_throughput([ECA], settings, baseline=PLAIN)
     assert (eca.error, eca.steps, plain.steps) == (None, 3, 3)
     assert eca.relative > 0
-    assert len({process._process.pid for process in processes}) == 4
+    assert len({process.pid for process in processes}) == 4
     assert [process._process.wait() for process in processes] == [0] * 4
 
 
