@@ -119,17 +119,20 @@ def serve_timms(connection: Any, script: Path, model: str, batch_size: int) -> N
         connection.send(steps * batch_size / runner.run()['samples_per_sec'])
 
 
-def new_pages(pid: int) -> int:
-    """Pages of memory that a process has had mapped anew so far (minor page faults); 0 where no system tells."""
+def new_pages(pid: int) -> int | None:
+    """Pages of memory that a process has had mapped anew so far (minor page faults); None where the system is silent.
+
+    Field 10 of ``/proc/PID/stat``, see proc_pid_stat(5); the second is a name, which may hold blanks.
+    """
     path = Path(f'/proc/{pid}/stat')
-    return int(path.read_text(encoding='utf-8').rpartition(')')[2].split()[7]) if path.is_file() else 0
+    return int(path.read_text(encoding='utf-8').rpartition(')')[2].split()[7]) if path.is_file() else None
 
 
 class Figures(NamedTuple):
-    """Of our process and timm's."""
+    """Of our process and timm's; pages are empty where they are not known."""
 
     images_per_second: tuple[float, float]
-    pages_per_step: tuple[float, float]
+    pages_per_step: tuple[float, ...]
 
     def have_same_pages(self) -> bool:
         return max(self.pages_per_step) <= (1 + _SAME_PAGES) * min(self.pages_per_step)
@@ -163,13 +166,15 @@ def time_pair(args: argparse.Namespace, model: str, batch_size: int, ours_first:
                     seconds[1] += connection.recv()
                 else:
                     seconds[0] += sum(own.time_round())
-        # A turn begins with a step that is not timed.
-        pages = [(new_pages(pid) - first) / (_TURNS * (1 + steps)) for pid, first in zip(pids, before, strict=True)]
+        counts = [(new_pages(pid), first) for pid, first in zip(pids, before, strict=True)]
         own.close()
     connection.send(None)
     process.join()
     images = _TURNS * steps * batch_size
-    return Figures((images / seconds[0], images / seconds[1]), (pages[0], pages[1]))
+    # A turn begins with a step that is not timed.
+    all_steps = _TURNS * (1 + steps)
+    pages = [(last - first) / all_steps for last, first in counts if last is not None and first is not None]
+    return Figures((images / seconds[0], images / seconds[1]), tuple(pages))
 
 
 def compare_closely(args: argparse.Namespace) -> None:
@@ -181,6 +186,8 @@ def compare_closely(args: argparse.Namespace) -> None:
         for batch_size in args.batch_sizes:
             pairs = [time_pair(args, model, batch_size, index % 2 == 0) for index in range(args.rounds)]
             show_pairs(f'{model}, batch size {batch_size}', pairs)
+            if not all(pair.pages_per_step for pair in pairs):
+                continue
             same = [pair for pair in pairs if pair.have_same_pages()]
             if 0 < len(same) < len(pairs):
                 show_pairs(f'  {len(same)} rounds of as many pages', same)
